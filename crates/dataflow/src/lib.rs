@@ -1,0 +1,23 @@
+//! The contract of incremental computation, without SQL, files or sockets.
+//!
+//! In reading order: time ([`Tick`], [`Watermark`]), change ([`ZSet`]), identity of rows
+//! ([`KeyTable`]), the operator contract ([`Operator`]), rows on their way in
+//! ([`DecodedRows`]), and the picture notation for tests ([`picture`]).
+//!
+//! The algebra is that of DBSP (Budiu et al., VLDB 2023): a change is a Z-set, an operator
+//! maps changes of its inputs to the change of its output.
+
+pub mod error;
+pub mod input;
+pub mod keys;
+pub mod operator;
+pub mod picture;
+pub mod time;
+pub mod zset;
+
+pub use error::{Error, Result};
+pub use input::{DecodedRows, RejectReason, RejectedRow};
+pub use keys::{KeyTable, RandomState, random_state};
+pub use operator::{Operator, StateSize, StepContext};
+pub use time::{Tick, Watermark};
+pub use zset::ZSet;

@@ -1,0 +1,284 @@
+//! Views in and out of the circuit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use dataflow::{Operator, Watermark, ZSet};
+use sql::RelationId;
+
+use super::shard::Sharded;
+use super::{Circuit, Computation, Node, NodeId};
+use crate::operators::aggregate::Aggregate;
+use crate::operators::hop_aggregate::HopAggregate;
+use crate::operators::join::{Join, JoinSpec};
+use crate::operators::temporal_buffer::TemporalBuffer;
+use crate::operators::top_n::{TopN, TopNSpec};
+use crate::operators::{Expiry, microseconds};
+use crate::plan::{Grid, PlanKind, PlanNode, StreamPlan};
+use crate::watermarks::{Probe, Watermarks};
+
+/// Finds the rows that a windowed operator is going to ignore.
+#[derive(Clone, Copy, Debug)]
+pub struct LateProbe {
+    column: usize,
+    /// `None`: the column's value plus the expiry's `add_us` is the end. `Some`: the end is that of the first window
+    /// of the grid after the column's value.
+    grid: Option<Grid>,
+    add_us: i64,
+    allowed_lateness_us: i64,
+}
+
+impl LateProbe {
+    fn expiry(expiry: Expiry) -> LateProbe {
+        LateProbe {
+            column: expiry.column,
+            grid: None,
+            add_us: expiry.add_us,
+            allowed_lateness_us: expiry.allowed_lateness_us,
+        }
+    }
+
+    fn end_us(&self, value_us: i64) -> i64 {
+        let end = match self.grid {
+            Some(grid) => grid.first_close_us(value_us),
+            None => value_us.saturating_add(self.add_us),
+        };
+        end.saturating_add(self.allowed_lateness_us)
+    }
+
+    pub fn late_rows(&self, change: &ZSet, watermark: Watermark) -> dataflow::Result<Option<RecordBatch>> {
+        if watermark == Watermark::MIN || change.is_empty() {
+            return Ok(None);
+        }
+        let times = microseconds(change.rows().column(self.column))?;
+        let late = |row: usize| times.is_valid(row) && watermark.closes(self.end_us(times.value(row)));
+        let oldest = arrow::compute::min(&times);
+        if !oldest.is_some_and(|t| watermark.closes(self.end_us(t))) {
+            return Ok(None);
+        }
+        let mask = BooleanArray::from_iter((0..times.len()).map(|row| Some(late(row))));
+        Ok(Some(filter_record_batch(change.rows(), &mask)?))
+    }
+}
+
+impl Circuit {
+    /// Adds what `plan` needs and is not there yet; the result is the view's node. `views` gives the nodes of
+    /// materialized views that plans may read.
+    pub fn add_view(
+        &mut self,
+        view: RelationId,
+        plan: &StreamPlan,
+        views: &HashMap<RelationId, NodeId>,
+        watermarks: &mut Watermarks,
+    ) -> dataflow::Result<NodeId> {
+        let mut ids = Vec::with_capacity(plan.nodes.len());
+        for node in &plan.nodes {
+            if let PlanKind::Source { relation, .. } = &node.kind
+                && let Some(id) = views.get(relation)
+            {
+                self.use_node(*id, view);
+                ids.push(*id);
+                continue;
+            }
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| ids[*i]).collect();
+            let id = match self.by_signature.get(&node.signature) {
+                Some(id) => *id,
+                None => self.add_node(node, inputs, watermarks)?,
+            };
+            self.use_node(id, view);
+            ids.push(id);
+        }
+        Ok(*ids.last().expect("a plan has nodes"))
+    }
+
+    /// Records that `view` stands on the node and all below it.
+    fn use_node(&mut self, id: NodeId, view: RelationId) {
+        let mut stack = vec![id];
+        while let Some(id) = stack.pop() {
+            let node = self.nodes[id].as_mut().expect("inputs of live nodes are live");
+            if node.users.insert(view) {
+                stack.extend(node.inputs.iter().copied());
+            }
+        }
+    }
+
+    fn add_node(
+        &mut self,
+        plan: &PlanNode,
+        inputs: Vec<NodeId>,
+        watermarks: &mut Watermarks,
+    ) -> dataflow::Result<NodeId> {
+        let input_schemas: Vec<_> = inputs.iter().map(|i| Arc::clone(&self.node(*i).plan.schema)).collect();
+        let computation = self.computation(plan, &input_schemas)?;
+        let level = inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
+        let failed = inputs.iter().find_map(|i| self.node(*i).failed.clone());
+        let late = late_probe(plan);
+        // Operators without windows see no watermark: nothing of theirs depends on it.
+        let group = late.map(|_| watermarks.group(&plan.properties.watermarks));
+        if let (Some(late), Some(group)) = (late, group) {
+            let grid = late.grid.unwrap_or_else(|| grid_of(plan));
+            watermarks.add_probe(Probe { group, grid, allowed_lateness_us: late.allowed_lateness_us });
+        }
+        let id = self.nodes.len();
+        self.nodes.push(Some(Node {
+            plan: plan.clone(),
+            inputs,
+            input_schemas,
+            computation,
+            users: BTreeSet::new(),
+            group,
+            watermark: Watermark::MIN,
+            late,
+            level,
+            started: false,
+            busy: Duration::ZERO,
+            failed,
+        }));
+        self.by_signature.insert(plan.signature.clone(), id);
+        Ok(id)
+    }
+
+    fn computation(
+        &self,
+        plan: &PlanNode,
+        inputs: &[arrow::datatypes::SchemaRef],
+    ) -> dataflow::Result<Computation> {
+        Ok(match &plan.kind {
+            PlanKind::Source { relation, .. } => Computation::Source(*relation),
+            PlanKind::Map(spec) => Computation::Map(Arc::clone(spec)),
+            PlanKind::Expand(spec) => Computation::Expand(Arc::clone(spec)),
+            PlanKind::Union => Computation::Union,
+            PlanKind::Aggregate(spec) => self.sharded(vec![spec.keys.clone()], || {
+                Ok(Box::new(Aggregate::new(spec.as_ref().clone())?))
+            })?,
+            PlanKind::HopAggregate(spec, hop) => self.sharded(vec![spec.keys.clone()], || {
+                Ok(Box::new(HopAggregate::new(spec.as_ref().clone(), hop.clone())?))
+            })?,
+            PlanKind::TopN(spec) => self.sharded(vec![spec.partition.clone()], || {
+                Ok(Box::new(TopN::new(TopNSpec {
+                    input: Arc::clone(&inputs[0]),
+                    partition: spec.partition.clone(),
+                    order: spec.order.clone(),
+                    limit: spec.limit,
+                    offset: spec.offset,
+                    row_number: spec.row_number.clone(),
+                    output: Arc::clone(&plan.schema),
+                    expiry: spec.expiry,
+                    emit: spec.emit,
+                    append_only: spec.append_only,
+                })?))
+            })?,
+            PlanKind::Join(spec) => {
+                let keys = vec![
+                    spec.on.iter().map(|(l, _)| *l).collect(),
+                    spec.on.iter().map(|(_, r)| *r).collect(),
+                ];
+                self.sharded(keys, || {
+                    Ok(Box::new(Join::new(JoinSpec {
+                        left: Arc::clone(&inputs[0]),
+                        right: Arc::clone(&inputs[1]),
+                        on: spec.on.clone(),
+                        null_equals_null: spec.null_equals_null,
+                        residual: None,
+                        output: Arc::clone(&plan.schema),
+                    })?))
+                })?
+            }
+            PlanKind::Buffer(expiry) => {
+                Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
+            }
+        })
+    }
+
+    /// One operator per worker when there is a key to divide by, else a single one.
+    fn sharded(
+        &self,
+        keys: Vec<Vec<usize>>,
+        operator: impl Fn() -> dataflow::Result<Box<dyn Operator>>,
+    ) -> dataflow::Result<Computation> {
+        if self.workers == 1 || keys.iter().any(Vec::is_empty) {
+            return Ok(Computation::Single(operator()?));
+        }
+        let operators = (0..self.workers).map(|_| operator()).collect::<dataflow::Result<Vec<_>>>()?;
+        Ok(Computation::Sharded(Sharded::new(operators, keys)))
+    }
+
+    /// Forgets a view and the nodes that served nobody else.
+    pub fn drop_view(&mut self, view: RelationId) {
+        for slot in &mut self.nodes {
+            let Some(node) = slot else { continue };
+            node.users.remove(&view);
+            if node.users.is_empty() {
+                self.by_signature.remove(&node.plan.signature);
+                *slot = None;
+            }
+        }
+    }
+
+    /// Moves a view that was built in a circuit of its own into this one. Nodes that exist here already have the
+    /// same state, because both saw the same records; the others bring theirs along.
+    pub fn adopt(&mut self, view: RelationId, built: Circuit, root: NodeId, watermarks: &mut Watermarks) -> NodeId {
+        let mut ids: HashMap<NodeId, NodeId> = HashMap::new();
+        for (old, node) in built.nodes.into_iter().enumerate() {
+            let Some(mut node) = node else { continue };
+            let id = match self.by_signature.get(&node.plan.signature) {
+                Some(id) => *id,
+                None => {
+                    for input in &mut node.inputs {
+                        *input = ids[input];
+                    }
+                    node.users.clear();
+                    node.level = node.inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
+                    if let Some(late) = node.late {
+                        let group = watermarks.group(&node.plan.properties.watermarks);
+                        let grid = late.grid.unwrap_or_else(|| grid_of(&node.plan));
+                        watermarks.add_probe(Probe { group, grid, allowed_lateness_us: late.allowed_lateness_us });
+                        watermarks.raise(group, node.watermark);
+                        node.group = Some(group);
+                    }
+                    let id = self.nodes.len();
+                    self.by_signature.insert(node.plan.signature.clone(), id);
+                    self.nodes.push(Some(node));
+                    id
+                }
+            };
+            ids.insert(old, id);
+        }
+        let root = ids[&root];
+        self.use_node(root, view);
+        root
+    }
+}
+
+fn late_probe(plan: &PlanNode) -> Option<LateProbe> {
+    match &plan.kind {
+        PlanKind::Aggregate(spec) => spec.expiry.map(LateProbe::expiry),
+        PlanKind::TopN(spec) => spec.expiry.map(LateProbe::expiry),
+        PlanKind::Buffer(expiry) => Some(LateProbe::expiry(*expiry)),
+        PlanKind::HopAggregate(_, hop) if !plan.properties.watermarks.is_empty() => Some(LateProbe {
+            column: hop.time_column,
+            grid: Some(Grid { period_us: hop.slide_us, offset_us: hop.offset_us }),
+            add_us: 0,
+            allowed_lateness_us: hop.allowed_lateness_us,
+        }),
+        _ => None,
+    }
+}
+
+/// Closing times of an operator that is keyed by a window bound.
+fn grid_of(plan: &PlanNode) -> Grid {
+    use crate::plan::TimeKind;
+    let column = match &plan.kind {
+        PlanKind::TopN(spec) => spec.expiry.map(|e| e.column),
+        PlanKind::Aggregate(spec) => spec.expiry.and_then(|e| spec.keys.iter().position(|k| *k == e.column)),
+        PlanKind::Buffer(expiry) => Some(expiry.column),
+        _ => None,
+    };
+    match column.and_then(|c| plan.properties.time[c]) {
+        Some(TimeKind::WindowStart { grid, .. } | TimeKind::WindowEnd { grid }) => grid,
+        _ => Grid::POINT,
+    }
+}

@@ -1,0 +1,517 @@
+//! The database: opens a data directory, takes rows, answers sessions.
+//!
+//! ```text
+//!  ingest, sessions --> writer thread (log) --> driver thread (engine) --> published --> snapshots, subscriptions
+//! ```
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use dataflow::{DecodedRows, Tick};
+use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use parking_lot::{Mutex, RwLock};
+use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, TableDef};
+use storage::disk::{DirLock, Disk, RealDisk};
+use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::*;
+use crate::constraints::Constraints;
+use crate::definition::{self, Install};
+use crate::driver::{Driver, Shared, Statistics};
+use crate::published::{Published, RelationSnapshot, Snapshot};
+use crate::record::{Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas};
+use crate::session::Session;
+use crate::system::{self, rejected_part};
+use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Writer, tick_after};
+
+/// Rows that may wait between the log and the views; producers are slowed down beyond.
+const BACKLOG_ROWS_MAX: u64 = 4_000_000;
+/// How long a producer is held before it is told to come back later.
+const BACKLOG_WAIT: Duration = Duration::from_secs(5);
+/// How long a statement waits for its own rows to become visible.
+const VISIBLE_WAIT: Duration = Duration::from_secs(60);
+const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Microseconds since 1970, for arrival times; nothing that closes windows reads the clock.
+pub fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub struct Database {
+    shared: Arc<Shared>,
+    base: Arc<SessionState>,
+    reader: LogReader,
+    requests: Mutex<Option<Sender<Request>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    constraints: RwLock<HashMap<RelationId, Arc<Constraints>>>,
+    /// One definition at a time.
+    definitions: tokio::sync::Mutex<()>,
+    /// One changing statement at a time.
+    dml: tokio::sync::Mutex<()>,
+    _lock: Option<DirLock>,
+}
+
+pub struct Subscription {
+    pub schema: arrow::datatypes::SchemaRef,
+    pub tick: Tick,
+    /// `None` when resumed.
+    pub snapshot: Option<Vec<RecordBatch>>,
+    /// Ends when the subscriber falls too far behind or the relation is dropped.
+    pub changes: mpsc::Receiver<Result<Change, SqlError>>,
+}
+
+impl Database {
+    /// Opens or creates the data directory, replays the log, starts the engine's threads. Blocking.
+    ///
+    /// # Errors
+    /// `CannotConnectNow` when another process holds the directory, `DataCorrupted` when the log is damaged other than
+    /// by a torn tail.
+    pub fn open(options: Options) -> Result<Arc<Database>, SqlError> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let io = |e: std::io::Error| {
+            SqlError::new(SqlState::IoError, format!("data directory {}: {e}", options.data_dir.display()))
+        };
+        std::fs::create_dir_all(&options.data_dir).map_err(io)?;
+        let lock = DirLock::acquire(disk.as_ref(), &options.data_dir)
+            .map_err(|e| SqlError::new(SqlState::CannotConnectNow, e.to_string()))?;
+        Database::open_on(disk, options, Some(lock))
+    }
+
+    /// [`Database::open`] on any disk, without the directory's lock.
+    pub fn open_on(disk: Arc<dyn Disk>, options: Options, lock: Option<DirLock>) -> Result<Arc<Database>, SqlError> {
+        let log_options = LogOptions { segment_bytes_max: SEGMENT_BYTES_MAX };
+        let (log, recovery) =
+            Log::open(disk, &options.data_dir.join("log"), log_options).map_err(log_error)?;
+        if let Some(torn) = &recovery.torn_tail {
+            tracing::warn!(?torn, "cut an unfinished record off the log: it was never acknowledged");
+        }
+        let workers = match options.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_bytes)))
+            .build_arc()
+            .map_err(|e| SqlError::internal(e.to_string()))?;
+        let planner = sql::planner::PlannerConfig { target_partitions: workers, batch_size: 8192, runtime };
+        let base = Arc::new(sql::planner::session_state(&planner));
+        let facts = Arc::new(LogFacts::default());
+        let shared = Arc::new(Shared {
+            catalog: RwLock::default(),
+            view_properties: RwLock::default(),
+            plans: RwLock::default(),
+            published: Published::default(),
+            facts: Arc::clone(&facts),
+            statistics: RwLock::new(Statistics::default()),
+        });
+        let reader = log.reader();
+        let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers)?;
+        let mut seen = Seen::default();
+        replay(&mut driver, &mut seen, &shared, &base, &reader)?;
+        driver.publish(Tick(log.next_offset().0), std::time::Instant::now());
+        facts.bytes.store(log.bytes(), Ordering::Relaxed);
+        facts.records.store(log.next_offset().0, Ordering::Relaxed);
+
+        let (requests, to_writer): (Sender<Request>, Receiver<Request>) = channel();
+        let (to_driver, records): (Sender<Logged>, Receiver<Logged>) = channel();
+        driver.go_live(requests.clone());
+        let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(run)
+                .map_err(|e| SqlError::internal(format!("thread {name} can't be started: {e}")))
+        };
+        let threads = vec![
+            spawn("log-writer", Box::new(move || writer.run()))?,
+            spawn("engine", Box::new(move || driver.run(records)))?,
+        ];
+        Ok(Arc::new(Database {
+            shared,
+            base,
+            reader,
+            requests: Mutex::new(Some(requests)),
+            threads: Mutex::new(threads),
+            constraints: RwLock::default(),
+            definitions: tokio::sync::Mutex::default(),
+            dml: tokio::sync::Mutex::default(),
+            _lock: lock,
+        }))
+    }
+
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.shared.catalog.read())
+    }
+
+    pub(crate) fn planner(&self) -> Arc<SessionState> {
+        Arc::clone(&self.base)
+    }
+
+    pub(crate) fn snapshot(&self, relations: &BTreeSet<RelationId>) -> Snapshot {
+        self.shared.published.snapshot(relations, &self.reader)
+    }
+
+    /// Tables, views and system relations by name; indexes are not relations.
+    pub fn relation(&self, name: &str) -> Option<RelationInfo> {
+        let catalog = self.catalog();
+        if let Some(table) = catalog.tables.get(name) {
+            let kind = if system::is_system(table.id) { RelationKind::System } else { RelationKind::Table };
+            return Some(RelationInfo {
+                name: name.to_string(),
+                kind,
+                schema: table.schema(),
+                key: table.primary_key.clone(),
+                sql: table.sql.clone(),
+            });
+        }
+        let view = catalog.views.get(name)?;
+        let key = self.shared.view_properties.read().get(name).and_then(|p| p.key.clone());
+        Some(RelationInfo {
+            name: name.to_string(),
+            kind: if view.materialized { RelationKind::MaterializedView } else { RelationKind::View },
+            schema: Arc::clone(&view.schema),
+            key: key.unwrap_or_default(),
+            sql: view.sql.clone(),
+        })
+    }
+
+    pub fn relations(&self) -> Vec<RelationInfo> {
+        let catalog = self.catalog();
+        catalog.tables.keys().chain(catalog.views.keys()).filter_map(|name| self.relation(name)).collect()
+    }
+
+    pub fn table(&self, name: &str) -> Option<Arc<TableDef>> {
+        self.catalog().tables.get(name).cloned()
+    }
+
+    pub(crate) fn no_relation(&self, name: &str) -> SqlError {
+        let catalog = self.catalog();
+        let names = catalog.tables.keys().chain(catalog.views.keys()).map(String::as_str);
+        let error = SqlError::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"));
+        match sql::suggest::closest(name, names) {
+            Some(close) => error.with_hint(format!("did you mean \"{close}\"?")),
+            None => error,
+        }
+    }
+
+    /// A table that users may write to.
+    pub(crate) fn writable(&self, name: &str) -> Result<Arc<TableDef>, SqlError> {
+        let catalog = self.catalog();
+        match catalog.tables.get(name) {
+            Some(table) if system::is_system(table.id) => Err(SqlError::new(
+                SqlState::InsufficientPrivilege,
+                format!("relation \"{name}\" is kept by the system and can't be written to"),
+            )),
+            Some(table) => Ok(Arc::clone(table)),
+            None if catalog.views.contains_key(name) => Err(SqlError::new(
+                SqlState::WrongObjectType,
+                format!("\"{name}\" is a view; rows are written to tables"),
+            )),
+            None => Err(self.no_relation(name)),
+        }
+    }
+
+    pub(crate) fn constraints(&self, table: &Arc<TableDef>) -> Result<Arc<Constraints>, SqlError> {
+        if let Some(constraints) = self.constraints.read().get(&table.id) {
+            return Ok(Arc::clone(constraints));
+        }
+        let constraints = Arc::new(Constraints::new(Arc::clone(table), &self.base)?);
+        self.constraints.write().insert(table.id, Arc::clone(&constraints));
+        Ok(constraints)
+    }
+
+    /// Checks the rows against the table's constraints, makes them durable, and answers. Rows that fail
+    /// a constraint go to `rejected_rows` in the same log write.
+    ///
+    /// # Errors
+    /// Unknown table; the log refuses writes; `ConfigurationLimitExceeded` when the engine is too far behind and the
+    /// sender should come back later. Nothing was accepted then.
+    pub async fn ingest(&self, table: &str, rows: DecodedRows, meta: IngestMeta) -> Result<Receipt, SqlError> {
+        let table = self.writable(table)?;
+        self.wait_for_backlog().await?;
+        let constraints = self.constraints(&table)?;
+        let request = match &meta.idempotency_key {
+            Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
+                return Err(SqlError::new(
+                    SqlState::InvalidParameterValue,
+                    format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}", key.len()),
+                ));
+            }
+            Some(key) => Some(RequestKey { key: key.clone(), body_crc: crc32fast::hash(&meta.body) }),
+            None => None,
+        };
+        let arrival_us = now_us();
+        let (stored, rejected) = constraints.apply(rows, arrival_us, &meta.body)?;
+        let accepted = stored.num_rows() as u64;
+        let mut parts = Vec::with_capacity(2);
+        if accepted > 0 {
+            parts.push(Part { relation: table.id, rows: stored, weights: None });
+        }
+        if !rejected.is_empty() {
+            parts.push(rejected_part(&table.name, &meta.origin, arrival_us, &rejected)?);
+        }
+        let encoded = parts.iter().map(encode_part).collect();
+        let entry = RowsEntry { table: table.id, arrival_us, request, accepted, duplicates: 0, parts };
+        let committed = self.submit(RowsRequest { entry, encoded, reply: None }).await?;
+        Ok(Receipt {
+            accepted: committed.accepted,
+            duplicates: committed.duplicates,
+            rejected,
+            tick: committed.tick,
+            replayed: committed.replayed,
+        })
+    }
+
+    async fn wait_for_backlog(&self) -> Result<(), SqlError> {
+        let started = std::time::Instant::now();
+        while self.shared.facts.backlog_rows.load(Ordering::Relaxed) > BACKLOG_ROWS_MAX {
+            if started.elapsed() > BACKLOG_WAIT {
+                return Err(SqlError::new(
+                    SqlState::ConfigurationLimitExceeded,
+                    format!("more than {BACKLOG_ROWS_MAX} accepted rows wait for the views"),
+                )
+                .with_hint("send more slowly, or again in a few seconds"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    fn send(&self, request: Request) -> Result<(), SqlError> {
+        let stopped = || SqlError::new(SqlState::AdminShutdown, "the database is shutting down");
+        self.requests.lock().as_ref().ok_or_else(stopped)?.send(request).map_err(|_| stopped())
+    }
+
+    /// Hands a record to the log; answers when it is durable.
+    pub(crate) async fn submit(&self, mut request: RowsRequest) -> Result<Committed, SqlError> {
+        let (reply, answer) = oneshot::channel();
+        request.reply = Some(reply);
+        self.send(Request::Rows(Box::new(request)))?;
+        answer.await.map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))?
+    }
+
+    /// Carries a definition out; it is durable and visible when this returns.
+    pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<(), SqlError> {
+        let _turn = self.definitions.lock().await;
+        let install = self.plan_definition(statement).await?;
+        let (id, dropped) = match &install {
+            Install::Nothing => return Ok(()),
+            Install::Table(table) => (table.id, None),
+            Install::View { view, .. } => (view.id, None),
+            Install::Index(index) => (index.id, None),
+            Install::Drop(names) => (RelationId(0), Some(names.clone())),
+        };
+        if let Some(name) = dropped.iter().flatten().find(|n| self.relation(n).is_some_and(|r| r.kind == RelationKind::System)) {
+            return Err(SqlError::new(
+                SqlState::InsufficientPrivilege,
+                format!("relation \"{name}\" is kept by the system and can't be dropped"),
+            ));
+        }
+        let definition = Definition { sql: statement.sql.clone(), id: id.0 };
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Definition { definition, install, reply })?;
+        let tick = answer
+            .await
+            .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
+        self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn plan_definition(&self, statement: &ParsedStatement) -> Result<Install, SqlError> {
+        let catalog = self.catalog();
+        let properties = Arc::clone(&self.shared.view_properties.read());
+        let id = RelationId(catalog.next_id.max(system::FIRST_USER_ID));
+        definition::plan(statement, id, &catalog, &properties, &self.base).await
+    }
+
+    pub(crate) async fn dml_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.dml.lock().await
+    }
+
+    /// Returns when views show everything that was acknowledged before the call.
+    pub async fn flush(&self) -> Result<Tick, SqlError> {
+        self.wait_visible(Tick(self.shared.facts.records.load(Ordering::Acquire))).await
+    }
+
+    pub(crate) async fn wait_visible(&self, tick: Tick) -> Result<Tick, SqlError> {
+        self.wait_tick(tick, VISIBLE_WAIT).await
+    }
+
+    /// Returns when views show `tick`.
+    ///
+    /// # Errors
+    /// `QueryCanceled` when that takes longer than `timeout`.
+    pub async fn wait_tick(&self, tick: Tick, timeout: Duration) -> Result<Tick, SqlError> {
+        let mut current = self.shared.published.tick.subscribe();
+        let waited = tokio::time::timeout(timeout, current.wait_for(|now| *now >= tick)).await;
+        match waited {
+            Ok(Ok(now)) => Ok(*now),
+            Ok(Err(_)) => Err(SqlError::new(SqlState::AdminShutdown, "the database is shutting down")),
+            Err(_) => Err(SqlError::new(
+                SqlState::QueryCanceled,
+                format!("tick {tick} was not reached within {} ms", timeout.as_millis()),
+            )),
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        let catalog = self.catalog();
+        let facts = &self.shared.facts;
+        let statistics = self.shared.statistics.read().clone();
+        let rejected = self.shared.published.size(system::REJECTED_ROWS).0;
+        let tables = catalog
+            .tables
+            .values()
+            .map(|table| {
+                let mut status = statistics.tables.get(&table.id).cloned().unwrap_or_default();
+                status.bytes = self.shared.published.size(table.id).1;
+                (table.name.clone(), status)
+            })
+            .collect();
+        let views = catalog
+            .views
+            .values()
+            .filter(|view| view.materialized)
+            .map(|view| {
+                let mut status = statistics.views.get(&view.id).cloned().unwrap_or_default();
+                (status.rows, status.bytes) = self.shared.published.size(view.id);
+                (view.name.clone(), status)
+            })
+            .collect();
+        Status {
+            tick: self.shared.published.tick(),
+            ready: true,
+            writes_refused: facts.refused.lock().clone(),
+            log_bytes: facts.bytes.load(Ordering::Relaxed),
+            log_records: facts.records.load(Ordering::Relaxed),
+            backlog_records: facts.backlog_rows.load(Ordering::Relaxed),
+            last_tick_duration: statistics.last_tick,
+            tables,
+            views,
+            rejected_rows: rejected,
+            late_rows: statistics.late_rows,
+            fsyncs: facts.fsyncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The relation's rows at one tick, and every change after that tick, without gap or overlap.
+    /// With `after`, the snapshot is left out when the changes since that tick are still kept.
+    ///
+    /// # Errors
+    /// Unknown relation; plain views, which have no changes of their own.
+    pub fn subscribe(&self, relation: &str, after: Option<Tick>) -> Result<Subscription, SqlError> {
+        let catalog = self.catalog();
+        let (id, schema) = if let Some(table) = catalog.tables.get(relation) {
+            (table.id, table.schema())
+        } else if let Some(view) = catalog.views.get(relation) {
+            if !view.materialized {
+                return Err(SqlError::new(
+                    SqlState::WrongObjectType,
+                    format!("view \"{relation}\" is computed when it is read and has no changes to follow"),
+                )
+                .with_hint("use CREATE MATERIALIZED VIEW"));
+            }
+            (view.id, Arc::clone(&view.schema))
+        } else {
+            return Err(self.no_relation(relation));
+        };
+        let (tick, snapshot, changes) = self
+            .shared
+            .published
+            .subscribe(id, after, &self.reader)
+            .ok_or_else(|| self.no_relation(relation))?;
+        let snapshot = snapshot.map(|s: RelationSnapshot| s.batches(None).collect::<Result<Vec<_>, _>>()).transpose()?;
+        Ok(Subscription { schema, tick, snapshot, changes })
+    }
+
+    pub fn session(self: &Arc<Self>) -> Session {
+        Session::new(Arc::clone(self))
+    }
+
+    /// Stops taking writes, makes everything durable, stops the threads. Blocking.
+    pub fn shutdown(&self) {
+        if let Some(requests) = self.requests.lock().take() {
+            let _ = requests.send(Request::Shutdown);
+        }
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine had stopped");
+            }
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Brings the engine to where the log ends: first all definitions that still hold, then all rows.
+fn replay(
+    driver: &mut Driver,
+    seen: &mut Seen,
+    shared: &Arc<Shared>,
+    base: &Arc<SessionState>,
+    reader: &LogReader,
+) -> Result<(), SqlError> {
+    let mut next_id = 0;
+    for record in reader.records(Offset(0)) {
+        let record = record.map_err(log_error)?;
+        if record.kind != KIND_DEFINITION {
+            continue;
+        }
+        let entry = decode(record.kind, record.stream, &record.payload, &Default::default())?;
+        let Entry::Definition(definition) = entry else { continue };
+        next_id = next_id.max(definition.id + 1);
+        let install = replan(&definition, shared, base).map_err(|e| {
+            SqlError::new(e.state, format!("definition in the log no longer holds: {}: {}", definition.sql, e.message))
+        })?;
+        driver.install(install, Offset(0))?;
+    }
+    driver.reserve_ids(next_id);
+    let catalog = Arc::clone(&shared.catalog.read());
+    for table in catalog.tables.values() {
+        seen.add_table(table);
+    }
+    let schemas = schemas(catalog.tables.values().cloned());
+    for record in reader.records(Offset(0)) {
+        let record = record.map_err(log_error)?;
+        if record.kind == KIND_DEFINITION {
+            continue;
+        }
+        let entry = decode(record.kind, record.stream, &record.payload, &schemas)?;
+        if let Entry::Rows(rows) = &entry {
+            seen.replay(rows, tick_after(record.offset))?;
+        }
+        driver.take(Logged { offset: record.offset, location: record.location, entry, install: None });
+    }
+    Ok(())
+}
+
+fn replan(definition: &Definition, shared: &Arc<Shared>, base: &Arc<SessionState>) -> Result<Install, SqlError> {
+    let mut statements = sql::parse(&definition.sql)?;
+    let statement = statements.pop().ok_or_else(|| SqlError::internal("an empty definition"))?;
+    let catalog = Arc::clone(&shared.catalog.read());
+    let properties = Arc::clone(&shared.view_properties.read());
+    futures::executor::block_on(definition::plan(&statement, RelationId(definition.id), &catalog, &properties, base))
+}
+
+fn log_error(error: LogError) -> SqlError {
+    let state = match &error {
+        LogError::Damaged { .. } => SqlState::DataCorrupted,
+        LogError::DiskFull { .. } => SqlState::DiskFull,
+        _ => SqlState::IoError,
+    };
+    SqlError::new(state, error.to_string())
+}

@@ -1,0 +1,239 @@
+//! Definitions carried out: from a parsed CREATE or DROP to what the engine installs.
+//!
+//! The same path serves a statement of a session and the statements that the log holds at start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use sql::catalog::Lateness;
+use sql::{Catalog, IndexDef, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef, ViewDef};
+
+use crate::constraints::Constraints;
+use crate::operators::Emit;
+use crate::plan::{LowerOptions, Properties, Relations, SourceInfo, StreamPlan, TimeKind, lower};
+use crate::provider::QueryScope;
+
+/// What the engine is to do for a definition.
+#[derive(Clone)]
+pub enum Install {
+    Table(Arc<TableDef>),
+    /// A plain view has no plan.
+    View { view: Arc<ViewDef>, plan: Option<Arc<StreamPlan>> },
+    Index(Arc<IndexDef>),
+    /// Names, dependants first.
+    Drop(Vec<String>),
+    /// `IF NOT EXISTS` of something that exists, `IF EXISTS` of something that doesn't.
+    Nothing,
+}
+
+/// What planning needs to know of the materialized views that exist.
+pub type ViewProperties = BTreeMap<String, Properties>;
+
+/// Plans a definition against a catalog; nothing is changed.
+///
+/// # Errors
+/// Everything that is wrong with the statement: it is not logged then.
+pub async fn plan(
+    statement: &ParsedStatement,
+    id: RelationId,
+    catalog: &Arc<Catalog>,
+    views: &ViewProperties,
+    base: &Arc<SessionState>,
+) -> Result<Install, SqlError> {
+    match &statement.statement {
+        Statement::CreateTable { table, if_not_exists } => {
+            if exists(catalog, &table.name, *if_not_exists, "table")? {
+                return Ok(Install::Nothing);
+            }
+            let table = sql::planner::bind_table(base, table)?;
+            let table = Arc::new(TableDef { id, sql: statement.sql.clone(), ..table });
+            Constraints::new(Arc::clone(&table), base)?;
+            Ok(Install::Table(table))
+        }
+        Statement::CreateView { view, if_not_exists, or_replace } => {
+            if *or_replace && catalog.views.contains_key(&view.name) {
+                return Err(SqlError::unsupported("CREATE OR REPLACE of a view that exists is not supported yet")
+                    .with_hint(format!("use DROP VIEW \"{}\" CASCADE, then CREATE", view.name)));
+            }
+            if exists(catalog, &view.name, *if_not_exists, "view")? {
+                return Ok(Install::Nothing);
+            }
+            create_view(statement, view, id, catalog, views, base).await
+        }
+        Statement::CreateIndex { index, if_not_exists } => {
+            if exists(catalog, &index.name, *if_not_exists, "index")? {
+                return Ok(Install::Nothing);
+            }
+            check_index(catalog, index)?;
+            Ok(Install::Index(Arc::new(IndexDef { id, sql: statement.sql.clone(), ..index.clone() })))
+        }
+        Statement::Drop { kind, names, if_exists, cascade } => {
+            let order = catalog.drop_order(*kind, names, *if_exists, *cascade)?;
+            Ok(if order.is_empty() { Install::Nothing } else { Install::Drop(order.into_iter().map(|o| o.name).collect()) })
+        }
+        _ => Err(SqlError::internal("this statement defines nothing")),
+    }
+}
+
+fn exists(catalog: &Catalog, name: &str, tolerated: bool, kind: &str) -> Result<bool, SqlError> {
+    let taken = catalog.tables.contains_key(name)
+        || catalog.views.contains_key(name)
+        || catalog.indexes.contains_key(name);
+    if taken && !tolerated {
+        return Err(SqlError::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"))
+            .with_hint(format!("choose another name for the {kind}, drop the old one, or add IF NOT EXISTS")));
+    }
+    Ok(taken)
+}
+
+async fn create_view(
+    statement: &ParsedStatement,
+    view: &ViewDef,
+    id: RelationId,
+    catalog: &Arc<Catalog>,
+    views: &ViewProperties,
+    base: &Arc<SessionState>,
+) -> Result<Install, SqlError> {
+    // Positions in the query are counted from its own start; move them to the whole request's.
+    let start = statement.sql.find(&view.query).map_or(0, |at| statement.sql[..at].chars().count());
+    let shifted = |e: SqlError| e.shifted(start);
+    let query = sql::parse_query(&view.query).map_err(shifted)?;
+    let scope = QueryScope::new(Arc::clone(catalog), Arc::clone(base));
+    let state = scope.state();
+    let bound = sql::planner::bind_query(&state, &query, &view.query).await.map_err(shifted)?;
+    let depends_on = scope.names();
+    let mut view = ViewDef { id, sql: statement.sql.clone(), depends_on, ..view.clone() };
+    check_columns(&bound, &view.name)?;
+    if !view.materialized {
+        view.schema = crate::session::plain_schema(bound.schema());
+        return Ok(Install::View { view: Arc::new(view), plan: None });
+    }
+    refuse_volatile(&bound)?;
+    let optimized = sql::planner::optimize_for_streaming(&state, bound)?;
+    let plan = lower_view(&optimized, &view, catalog, views)?;
+    view.schema = Arc::clone(&plan.root().schema);
+    Ok(Install::View { view: Arc::new(view), plan: Some(Arc::new(plan)) })
+}
+
+fn lower_view(
+    optimized: &LogicalPlan,
+    view: &ViewDef,
+    catalog: &Catalog,
+    views: &ViewProperties,
+) -> Result<StreamPlan, SqlError> {
+    let options = LowerOptions {
+        emit: if view.emit_on_window_close { Emit::OnClose } else { Emit::Updating },
+        allowed_lateness_us: view.lateness.allowed_us,
+    };
+    if view.lateness != Lateness::default() && view.lateness.allowed_us <= 0 {
+        return Err(SqlError::new(SqlState::InvalidParameterValue, "allowed_lateness has to be positive"));
+    }
+    lower(optimized, &CatalogRelations { catalog, views }, options)
+}
+
+struct CatalogRelations<'a> {
+    catalog: &'a Catalog,
+    views: &'a ViewProperties,
+}
+
+impl Relations for CatalogRelations<'_> {
+    fn source(&self, name: &str) -> Option<SourceInfo> {
+        if let Some(table) = self.catalog.tables.get(name) {
+            let mut time = vec![None; table.columns.len()];
+            let mut watermarks = BTreeSet::new();
+            if let Some(watermark) = &table.watermark {
+                time[watermark.column] = Some(TimeKind::Event);
+                watermarks.insert(table.id);
+            }
+            return Some(SourceInfo {
+                relation: table.id,
+                schema: table.schema(),
+                properties: Properties {
+                    append_only: table.append_only,
+                    key: (!table.primary_key.is_empty()).then(|| table.primary_key.clone()),
+                    time,
+                    watermarks,
+                    closed: false,
+                },
+            });
+        }
+        let view = self.catalog.views.get(name).filter(|v| v.materialized)?;
+        let properties = self.views.get(name)?.clone();
+        Some(SourceInfo { relation: view.id, schema: Arc::clone(&view.schema), properties })
+    }
+}
+
+fn check_columns(plan: &LogicalPlan, view: &str) -> Result<(), SqlError> {
+    let mut seen = BTreeSet::new();
+    for field in plan.schema().fields() {
+        if !seen.insert(field.name()) {
+            return Err(SqlError::new(
+                SqlState::DuplicateColumn,
+                format!("view \"{view}\" has two columns named \"{}\"", field.name()),
+            )
+            .with_hint("name one of them with AS"));
+        }
+    }
+    Ok(())
+}
+
+/// A maintained view can't depend on when it is read.
+fn refuse_volatile(plan: &LogicalPlan) -> Result<(), SqlError> {
+    use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+    use datafusion::logical_expr::{Expr, Volatility};
+    let mut found = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        for expression in node.expressions() {
+            expression.apply(|e| {
+                if let Expr::ScalarFunction(f) = e
+                    && f.func.signature().volatility != Volatility::Immutable
+                    && is_clock_or_random(f.func.name())
+                {
+                    found.get_or_insert_with(|| f.func.name().to_string());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|e| SqlError::internal(e.to_string()))?;
+    match found {
+        None => Ok(()),
+        Some(name) => Err(SqlError::unsupported(format!("{name}() is not supported in a materialized view yet"))
+            .with_hint("use CREATE VIEW, which is computed when it is read, or windows over event time")),
+    }
+}
+
+fn is_clock_or_random(name: &str) -> bool {
+    ["now", "current_date", "current_time", "random", "uuid"].contains(&name)
+}
+
+fn check_index(catalog: &Catalog, index: &IndexDef) -> Result<(), SqlError> {
+    let columns: Vec<String> = if let Some(table) = catalog.tables.get(&index.relation) {
+        table.columns.iter().map(|c| c.name.clone()).collect()
+    } else if let Some(view) = catalog.views.get(&index.relation) {
+        if !view.materialized {
+            return Err(SqlError::new(
+                SqlState::WrongObjectType,
+                format!("view \"{}\" is not materialized and can't have an index", view.name),
+            )
+            .with_hint("use CREATE MATERIALIZED VIEW"));
+        }
+        view.schema.fields().iter().map(|f| f.name().clone()).collect()
+    } else {
+        return Err(SqlError::new(
+            SqlState::UndefinedTable,
+            format!("relation \"{}\" does not exist", index.relation),
+        ));
+    };
+    match index.columns.iter().find(|c| !columns.contains(c)) {
+        None => Ok(()),
+        Some(missing) => Err(SqlError::new(
+            SqlState::UndefinedColumn,
+            format!("column \"{missing}\" of relation \"{}\" does not exist", index.relation),
+        )
+        .with_hint(format!("its columns are {}", columns.join(", ")))),
+    }
+}

@@ -1,0 +1,499 @@
+//! The engine's one loop: durable records in, published ticks out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use dataflow::{Tick, ZSet};
+use parking_lot::RwLock;
+use sql::{Catalog, RelationId, SqlError, TableDef, ViewDef};
+use storage::log::{Location, LogReader, Offset};
+
+use crate::api::{TableStatus, ViewStatus};
+use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
+use crate::definition::{Install, ViewProperties};
+use crate::plan::StreamPlan;
+use crate::published::{Contents, Publication, Published};
+use crate::record::{Entry, RowsEntry, Schemas, decode};
+use crate::stepper::Stepper;
+use crate::system::{late_rows_table, rejected_rows_table};
+use crate::view_store::Store;
+use crate::writer::{LogFacts, Logged, Request, tick_after};
+
+/// What sessions and servers share with the engine's thread.
+pub struct Shared {
+    pub catalog: RwLock<Arc<Catalog>>,
+    pub view_properties: RwLock<Arc<ViewProperties>>,
+    pub plans: RwLock<HashMap<RelationId, Arc<StreamPlan>>>,
+    pub published: Published,
+    pub facts: Arc<LogFacts>,
+    pub statistics: RwLock<Statistics>,
+}
+
+/// Counters that `/metrics` shows; written once per tick.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    pub tables: HashMap<RelationId, TableStatus>,
+    pub views: HashMap<RelationId, ViewStatus>,
+    pub late_rows: u64,
+    pub last_tick: Duration,
+}
+
+pub struct Driver {
+    stepper: Stepper,
+    workers: usize,
+    shared: Arc<Shared>,
+    catalog: Catalog,
+    views: BTreeMap<RelationId, RunningView>,
+    /// Per table, the records that hold its rows: what a view that is created later reads.
+    history: HashMap<RelationId, Vec<(Offset, Location)>>,
+    clocks: Vec<(Offset, i64)>,
+    reader: LogReader,
+    /// For rows that the engine itself rejects; `None` while replaying, when they are in the log already.
+    rejects: Option<Sender<Request>>,
+    changes: Publication,
+    statistics: Statistics,
+    slow: Instant,
+}
+
+struct RunningView {
+    definition: Arc<ViewDef>,
+    plan: Arc<StreamPlan>,
+    root: NodeId,
+    suspended: Option<String>,
+}
+
+/// How often the costlier statistics (state sizes) are taken.
+const SLOW_STATISTICS: Duration = Duration::from_secs(1);
+
+impl Driver {
+    pub fn new(shared: Arc<Shared>, reader: LogReader, workers: usize) -> Result<Driver, SqlError> {
+        let mut driver = Driver {
+            stepper: Stepper::new(workers),
+            workers,
+            shared,
+            catalog: Catalog::default(),
+            views: BTreeMap::new(),
+            history: HashMap::new(),
+            clocks: Vec::new(),
+            reader,
+            rejects: None,
+            changes: Publication::default(),
+            statistics: Statistics::default(),
+            slow: Instant::now(),
+        };
+        driver.add_table(rejected_rows_table())?;
+        let late = late_rows_table();
+        driver.catalog.tables.insert(late.name.clone(), Arc::clone(&late));
+        let store = Store::append_only(late.schema());
+        driver.shared.published.add(late.id, late.schema(), Contents::Store(store));
+        driver.share_catalog();
+        Ok(driver)
+    }
+
+    /// Rows that the engine rejects go to the log from now on.
+    pub fn go_live(&mut self, requests: Sender<Request>) {
+        self.rejects = Some(requests);
+    }
+
+    /// Takes records as they become durable, until the log's thread ends.
+    pub fn run(mut self, records: Receiver<Logged>) {
+        while let Ok(first) = records.recv() {
+            let started = Instant::now();
+            let mut last = first.offset;
+            let mut rows = 0;
+            let mut next = Some(first);
+            while let Some(logged) = next {
+                last = logged.offset;
+                if let Entry::Rows(entry) = &logged.entry {
+                    rows += entry.parts.iter().map(|p| p.rows.num_rows()).sum::<usize>();
+                }
+                self.take(logged);
+                next = if rows < Stepper::STEP_ROWS_MAX { records.try_recv().ok() } else { None };
+            }
+            self.step(tick_after(last));
+            self.publish(tick_after(last), started);
+            self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// One record, live or replayed.
+    pub fn take(&mut self, logged: Logged) {
+        let Logged { offset, location, entry, install } = logged;
+        match entry {
+            Entry::Rows(entry) => {
+                if self.stepper.must_step_before(&entry) {
+                    self.step(Tick(offset.0));
+                }
+                self.count(&entry);
+                for part in &entry.parts {
+                    if let Some(history) = self.history.get_mut(&part.relation) {
+                        history.push((offset, location));
+                        self.changes.locations.push((part.relation, location));
+                    }
+                }
+                if let Err(error) = self.stepper.feed(&entry) {
+                    tracing::error!(%error, offset = offset.0, "a record can't be applied");
+                }
+            }
+            Entry::Clock(now_us) => {
+                self.clocks.push((offset, now_us));
+                self.stepper.feed_clock(now_us);
+            }
+            Entry::Definition(_) => {
+                self.step(Tick(offset.0));
+                if let Some(install) = install
+                    && let Err(error) = self.install(install, offset)
+                {
+                    tracing::error!(%error, "a definition can't be carried out");
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, entry: &RowsEntry) {
+        let rejected: usize =
+            entry.parts.iter().filter(|p| p.relation == crate::system::REJECTED_ROWS).map(|p| p.rows.num_rows()).sum();
+        let status = self.statistics.tables.entry(entry.table).or_default();
+        status.rows_accepted += entry.accepted;
+        status.rows_duplicate += entry.duplicates;
+        if entry.table != crate::system::REJECTED_ROWS {
+            status.rows_rejected += rejected as u64;
+        }
+    }
+
+    /// Carries out a definition; at start, before the records are replayed, `offset` is 0 and there is nothing to read.
+    pub fn install(&mut self, install: Install, offset: Offset) -> Result<(), SqlError> {
+        match install {
+            Install::Nothing => return Ok(()),
+            Install::Table(table) => self.add_table(table)?,
+            Install::View { view, plan: None } => {
+                self.catalog.views.insert(view.name.clone(), view);
+            }
+            Install::View { view, plan: Some(plan) } => self.add_view(view, plan, offset)?,
+            Install::Index(index) => {
+                // Indexes are kept in the catalog; reads use the view's own order so far.
+                self.catalog.indexes.insert(index.name.clone(), index);
+            }
+            Install::Drop(names) => names.iter().for_each(|name| self.drop(name)),
+        }
+        self.share_catalog();
+        Ok(())
+    }
+
+    fn add_table(&mut self, table: Arc<TableDef>) -> Result<(), SqlError> {
+        self.stepper.add_table(Arc::clone(&table))?;
+        let contents = if table.append_only && table.primary_key.is_empty() {
+            Contents::Log { locations: Arc::default(), rows: 0 }
+        } else {
+            Contents::Store(Store::view(table.schema(), table.primary_key.clone()).map_err(internal)?)
+        };
+        self.shared.published.add(table.id, table.schema(), contents);
+        self.history.insert(table.id, Vec::new());
+        self.catalog.tables.insert(table.name.clone(), table);
+        Ok(())
+    }
+
+    fn add_view(&mut self, view: Arc<ViewDef>, plan: Arc<StreamPlan>, offset: Offset) -> Result<(), SqlError> {
+        let root_plan = plan.root();
+        let key = root_plan.properties.key.clone().unwrap_or_default();
+        let mut store = if root_plan.properties.append_only && (view.emit_on_window_close || key.is_empty()) {
+            Store::append_only(Arc::clone(&root_plan.schema))
+        } else {
+            Store::view(Arc::clone(&root_plan.schema), key).map_err(internal)?
+        };
+        let tables = self.source_tables(&plan);
+        let has_past = tables.iter().any(|t| self.history.get(t).is_some_and(|h| !h.is_empty()));
+        let root = if has_past {
+            let (built, root) = self.backfill(&view, &plan, offset, &mut store)?;
+            let watermarks = &mut self.stepper.watermarks;
+            self.stepper.circuit.adopt(view.id, built.circuit, root, watermarks)
+        } else {
+            self.stepper.wake();
+            let roots = self.roots();
+            let watermarks = &mut self.stepper.watermarks;
+            self.stepper.circuit.add_view(view.id, &plan, &roots, watermarks).map_err(internal)?
+        };
+        self.shared.published.add(view.id, Arc::clone(&root_plan.schema), Contents::Store(store));
+        self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
+        self.statistics.views.insert(view.id, ViewStatus::default());
+        self.views.insert(view.id, RunningView { definition: view, plan, root, suspended: None });
+        Ok(())
+    }
+
+    fn roots(&self) -> HashMap<RelationId, NodeId> {
+        self.views.iter().map(|(id, v)| (*id, v.root)).collect()
+    }
+
+    /// Tables that a plan reads, directly or through views.
+    fn source_tables(&self, plan: &StreamPlan) -> Vec<RelationId> {
+        let mut tables = Vec::new();
+        for node in &plan.nodes {
+            if let crate::plan::PlanKind::Source { relation, .. } = &node.kind {
+                match self.views.get(relation) {
+                    Some(view) => tables.extend(self.source_tables(&view.plan)),
+                    None => tables.push(*relation),
+                }
+            }
+        }
+        tables.sort();
+        tables.dedup();
+        tables
+    }
+
+    /// Computes a view over what its tables' records said so far, in a circuit of its own, record by record as it would
+    /// have seen them: it is then exactly where it would be had it existed from the beginning.
+    fn backfill(
+        &mut self,
+        view: &Arc<ViewDef>,
+        plan: &Arc<StreamPlan>,
+        until: Offset,
+        store: &mut Store,
+    ) -> Result<(Stepper, NodeId), SqlError> {
+        let started = Instant::now();
+        let mut past = Stepper::new(self.workers);
+        let tables = self.source_tables(plan);
+        let mut schemas = Schemas::new();
+        for id in &tables {
+            let table = self.catalog.tables.values().find(|t| t.id == *id);
+            let table = table.ok_or_else(|| SqlError::internal("a view reads tables that exist"))?;
+            schemas.insert(*id, table.schema());
+            past.add_table(Arc::clone(table))?;
+        }
+        let mut roots = HashMap::new();
+        for below in self.views_below(plan) {
+            let running = &self.views[&below];
+            let root = past
+                .circuit
+                .add_view(below, &running.plan, &roots, &mut past.watermarks)
+                .map_err(internal)?;
+            roots.insert(below, root);
+        }
+        let root = past.circuit.add_view(view.id, plan, &roots, &mut past.watermarks).map_err(internal)?;
+        past.wake();
+
+        let mut records: BTreeMap<Offset, Past> = BTreeMap::new();
+        for id in &tables {
+            for (offset, location) in self.history.get(id).into_iter().flatten().filter(|(o, _)| *o < until) {
+                records.insert(*offset, Past::Record(*location));
+            }
+        }
+        for (offset, now_us) in self.clocks.iter().filter(|(o, _)| *o < until) {
+            records.insert(*offset, Past::Clock(*now_us));
+        }
+        let mut step = |past: &mut Stepper, tick: Tick| -> Result<(), SqlError> {
+            let (result, _) = past.step(tick)?;
+            if let Some((_, error)) = result.failed.first() {
+                return Err(SqlError::internal(error.clone()));
+            }
+            if let Some(change) = result.outputs.get(&root) {
+                store.apply(change).map_err(internal)?;
+            }
+            Ok(())
+        };
+        let count = records.len();
+        for (offset, record) in records {
+            match record {
+                Past::Clock(now_us) => past.feed_clock(now_us),
+                Past::Record(location) => {
+                    let record = self.reader.read_at(location).map_err(|e| {
+                        SqlError::new(sql::SqlState::IoError, format!("history can't be read: {e}"))
+                    })?;
+                    if let Entry::Rows(entry) = decode(record.kind, record.stream, &record.payload, &schemas)? {
+                        if past.must_step_before(&entry) {
+                            step(&mut past, Tick(offset.0))?;
+                        }
+                        past.feed(&entry)?;
+                    }
+                }
+            }
+        }
+        step(&mut past, Tick(until.0))?;
+        tracing::info!(view = view.name, records = count, seconds = started.elapsed().as_secs_f64(), "backfilled");
+        Ok((past, root))
+    }
+
+    /// Materialized views that a plan reads, those below them first.
+    fn views_below(&self, plan: &StreamPlan) -> Vec<RelationId> {
+        let mut found = Vec::new();
+        for node in &plan.nodes {
+            if let crate::plan::PlanKind::Source { relation, .. } = &node.kind
+                && let Some(view) = self.views.get(relation)
+            {
+                for id in self.views_below(&view.plan).into_iter().chain([*relation]) {
+                    if !found.contains(&id) {
+                        found.push(id);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn drop(&mut self, name: &str) {
+        if let Some(table) = self.catalog.tables.remove(name) {
+            self.stepper.drop_table(table.id);
+            self.history.remove(&table.id);
+            self.shared.published.remove(table.id);
+            self.statistics.tables.remove(&table.id);
+        }
+        if let Some(view) = self.catalog.views.remove(name)
+            && view.materialized
+        {
+            self.views.remove(&view.id);
+            self.stepper.circuit.drop_view(view.id);
+            self.shared.published.remove(view.id);
+            self.statistics.views.remove(&view.id);
+        }
+        self.catalog.indexes.remove(name);
+    }
+
+    /// Identities below `next_id` were given out before, also to what was dropped since.
+    pub fn reserve_ids(&mut self, next_id: u32) {
+        self.catalog.next_id = self.catalog.next_id.max(next_id);
+        self.share_catalog();
+    }
+
+    fn share_catalog(&mut self) {
+        let newest = self
+            .catalog
+            .tables
+            .values()
+            .map(|t| t.id.0)
+            .chain(self.catalog.views.values().map(|v| v.id.0))
+            .chain(self.catalog.indexes.values().map(|i| i.id.0))
+            .max()
+            .unwrap_or(0);
+        self.catalog.next_id = self.catalog.next_id.max(newest + 1).max(crate::system::FIRST_USER_ID);
+        let properties = self.views.values().map(|v| {
+            (v.definition.name.clone(), v.plan.root().properties.clone())
+        });
+        *self.shared.view_properties.write() = Arc::new(properties.collect());
+        *self.shared.plans.write() = self.views.iter().map(|(id, v)| (*id, Arc::clone(&v.plan))).collect();
+        *self.shared.catalog.write() = Arc::new(self.catalog.clone());
+    }
+
+    /// Runs the circuit over what was fed; the changes wait for [`Driver::publish`].
+    pub fn step(&mut self, tick: Tick) {
+        if !self.stepper.has_pending() {
+            return;
+        }
+        let (result, tables) = match self.stepper.step(tick) {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "a step failed");
+                return;
+            }
+        };
+        self.changes.changes.extend(tables);
+        let StepResult { mut outputs, late, errors, failed } = result;
+        for (id, error) in failed {
+            if let Some(view) = self.views.get_mut(&id)
+                && view.suspended.is_none()
+            {
+                tracing::error!(view = view.definition.name, error, "view suspended");
+                view.suspended = Some(error);
+            }
+        }
+        let mut readers: HashMap<NodeId, usize> = HashMap::new();
+        for view in self.views.values() {
+            *readers.entry(view.root).or_default() += 1;
+        }
+        for (id, view) in &self.views {
+            let last = readers.get(&view.root) == Some(&1);
+            let change = if last { outputs.remove(&view.root) } else { outputs.get(&view.root).cloned() };
+            if let Some(change) = change.filter(|_| view.suspended.is_none()) {
+                self.changes.changes.push((*id, change));
+            }
+        }
+        for rows in late {
+            self.record_late(rows);
+        }
+        for error in errors {
+            self.record_errors(error);
+        }
+    }
+
+    fn names(&self, views: &[RelationId]) -> String {
+        let names = views.iter().filter_map(|id| self.views.get(id)).map(|v| v.definition.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    fn record_late(&mut self, late: LateRows) {
+        let count = late.rows.num_rows();
+        let tables: Vec<&Arc<TableDef>> =
+            self.catalog.tables.values().filter(|t| late.tables.contains(&t.id)).collect();
+        let relation = tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+        for id in &late.tables {
+            self.statistics.tables.entry(*id).or_default().rows_late += count as u64;
+        }
+        self.statistics.late_rows += count as u64;
+        let rows: Vec<String> = (0..count).map(|row| crate::system::row_json(&late.rows, row)).collect();
+        let same = |text: String| -> ArrayRef { Arc::new(StringArray::from(vec![text; count])) };
+        let watermark = TimestampMicrosecondArray::from(vec![late.watermark.0; count]).with_timezone("UTC");
+        let columns: Vec<ArrayRef> =
+            vec![same(relation), same(self.names(&late.views)), Arc::new(watermark), Arc::new(StringArray::from(rows))];
+        match RecordBatch::try_new(late_rows_table().schema(), columns) {
+            Ok(batch) => self.changes.changes.push((crate::system::LATE_ROWS, ZSet::inserts(batch))),
+            Err(error) => tracing::error!(%error, count, "late rows can't be recorded"),
+        }
+    }
+
+    /// Results that became NULL are sampled into `rejected_rows`, through the log like any other row.
+    fn record_errors(&mut self, errors: StepErrors) {
+        let Some(requests) = &self.rejects else { return };
+        let views = self.names(&errors.views);
+        match crate::system::expression_errors(&views, &errors.samples, errors.total) {
+            Ok(request) => drop(requests.send(Request::Rows(Box::new(request)))),
+            Err(error) => tracing::error!(%error, "expression errors can't be recorded"),
+        }
+    }
+
+    /// Shows readers what the steps since the last tick did.
+    pub fn publish(&mut self, tick: Tick, started: Instant) {
+        let publication = std::mem::take(&mut self.changes);
+        for (id, error) in self.shared.published.publish(tick, publication) {
+            tracing::error!(relation = id.0, error, "contents refused a change");
+            if let Some(view) = self.views.get_mut(&id) {
+                view.suspended.get_or_insert(error);
+            }
+        }
+        self.shared.facts.needs_clock.store(self.stepper.watermarks.needs_clock(), Ordering::Relaxed);
+        self.statistics.last_tick = started.elapsed();
+        let slow = self.slow.elapsed() >= SLOW_STATISTICS || self.statistics.views.len() != self.views.len();
+        if slow {
+            self.slow = Instant::now();
+        }
+        self.refresh_statistics(slow);
+    }
+
+    fn refresh_statistics(&mut self, slow: bool) {
+        for (id, clock) in &self.stepper.watermarks.tables {
+            let status = self.statistics.tables.entry(*id).or_default();
+            status.watermark_us = (clock.watermark.0 != i64::MIN).then_some(clock.watermark.0);
+            status.max_event_us = clock.max_event_us;
+            status.idle = clock.idle;
+        }
+        for (id, view) in &self.views {
+            let status = self.statistics.views.entry(*id).or_default();
+            status.suspended.clone_from(&view.suspended);
+            if slow {
+                let (state, busy) = self.stepper.circuit.view_state(*id);
+                (status.state_rows, status.state_bytes, status.busy) = (state.rows as u64, state.bytes as u64, busy);
+            }
+        }
+        *self.shared.statistics.write() = self.statistics.clone();
+    }
+}
+
+enum Past {
+    Record(Location),
+    Clock(i64),
+}
+
+fn internal(error: dataflow::Error) -> SqlError {
+    SqlError::internal(error.to_string())
+}

@@ -1,0 +1,451 @@
+//! Counting and adding: count, sum, avg, bool_and, bool_or.
+//!
+//! Whole numbers and decimals are added up in 192 bits and floats exactly (see [`ExactFloatSum`]), so that no
+//! intermediate sum overflows or rounds, and a retraction always leads back. Only the result is fitted
+//! into its type: one that does not fit is NULL, and reported.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
+    UInt64Array,
+};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type, i256,
+};
+use dataflow::{Result, StepContext};
+
+use super::accumulator::{Accumulator, CallRows, States, unsupported};
+use super::exact_float::ExactFloatSum;
+use super::{AggregateCall, AggregateFunction};
+
+/// count(x): rows in which every argument has a value.
+pub struct Count {
+    arguments: usize,
+    counts: States<i64>,
+}
+
+impl Count {
+    pub fn new(arguments: usize) -> Count {
+        Count { arguments, counts: States::default() }
+    }
+}
+
+impl Accumulator for Count {
+    fn grow(&mut self, slots_len: usize) {
+        self.counts.grow(slots_len);
+    }
+
+    fn update(&mut self, rows: &CallRows<'_>) -> Result<()> {
+        let counts = &mut self.counts.0;
+        rows.each(rows.selected(self.arguments).as_ref(), |_, slot, weight| counts[slot] += weight);
+        Ok(())
+    }
+
+    fn merge(&mut self, from: &[u32], into: &[u32], sign: i64) -> Result<()> {
+        for (from, into) in from.iter().zip(into) {
+            self.counts.0[*into as usize] += sign * self.counts.of(*from);
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, slot: u32) -> bool {
+        *self.counts.of(slot) == 0
+    }
+
+    fn reset(&mut self, slots: &[u32]) {
+        self.counts.reset(slots);
+    }
+
+    fn evaluate(&self, slots: &[u32], _: &mut StepContext) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| *self.counts.of(*slot)))))
+    }
+
+    fn renumber(&mut self, live: &[u32]) {
+        self.counts.renumber(live);
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.counts.size_bytes()
+    }
+}
+
+/// A sum of whole numbers in 192 bits, and how many were added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct WholeState {
+    // The sum is `high * 2^128 + low`.
+    low: u128,
+    high: i64,
+    count: i64,
+}
+
+impl WholeState {
+    #[inline]
+    fn add(&mut self, value: i128) {
+        let (low, carry) = self.low.overflowing_add(value as u128);
+        self.low = low;
+        self.high += (value >> 127) as i64 + i64::from(carry);
+    }
+
+    #[inline]
+    fn add_weighted(&mut self, value: i128, weight: i64) {
+        self.count += weight;
+        match value.checked_mul(i128::from(weight)) {
+            Some(product) => self.add(product),
+            None => {
+                // By halves of the value: each product fits 128 bits.
+                let upper = (value >> 64) * i128::from(weight);
+                self.add(i128::from(value as u64) * i128::from(weight));
+                let (low, carry) = self.low.overflowing_add((upper as u128) << 64);
+                self.low = low;
+                self.high += (upper >> 64) as i64 + i64::from(carry);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: WholeState, sign: i64) {
+        let (low, carry) =
+            if sign > 0 { self.low.overflowing_add(other.low) } else { self.low.overflowing_sub(other.low) };
+        self.low = low;
+        self.high += sign * (other.high + i64::from(carry));
+        self.count += sign * other.count;
+    }
+
+    fn sum(&self) -> Option<i128> {
+        let sum = self.low as i128;
+        (self.high == (sum >> 127) as i64).then_some(sum)
+    }
+
+    fn wide_sum(&self) -> i256 {
+        i256::from_parts(self.low, i128::from(self.high))
+    }
+}
+
+/// What a sum becomes in the end.
+#[derive(Clone, Copy, Debug)]
+enum WholeResult {
+    Int64,
+    UInt64,
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
+    AverageFloat,
+    /// The sum times `factor`, divided by the count and cut towards zero, as DataFusion's avg does.
+    AverageDecimal {
+        precision: u8,
+        scale: i8,
+        factor: i128,
+    },
+}
+
+/// sum and avg of integers and decimals.
+pub struct WholeSum {
+    name: String,
+    argument: DataType,
+    result: WholeResult,
+    states: States<WholeState>,
+}
+
+impl WholeSum {
+    /// # Errors
+    /// If the argument's and result's types do not go together.
+    pub fn new(call: &AggregateCall, argument: &DataType) -> Result<WholeSum> {
+        use DataType::*;
+        let average = call.function == AggregateFunction::Avg;
+        let integer = argument.is_integer();
+        let result = match (average, argument, call.output.data_type()) {
+            (false, _, Int64) if integer => WholeResult::Int64,
+            (false, _, UInt64) if integer => WholeResult::UInt64,
+            (false, Decimal128(_, from), Decimal128(precision, scale)) if from == scale => {
+                WholeResult::Decimal { precision: *precision, scale: *scale }
+            }
+            (true, _, Float64) if integer => WholeResult::AverageFloat,
+            (true, Decimal128(_, from), Decimal128(precision, scale)) if scale >= from => {
+                let factor = 10i128.pow((*scale - *from) as u32);
+                WholeResult::AverageDecimal { precision: *precision, scale: *scale, factor }
+            }
+            _ => return Err(unsupported(call, argument)),
+        };
+        Ok(WholeSum {
+            name: call.output.name().clone(),
+            argument: argument.clone(),
+            result,
+            states: States::default(),
+        })
+    }
+
+    fn add<T: ArrowPrimitiveType>(&mut self, rows: &CallRows<'_>)
+    where
+        T::Native: Into<i128>,
+    {
+        let values = rows.columns[0].as_primitive::<T>().values();
+        let selection = rows.selected(1);
+        let states = &mut self.states.0;
+        if rows.weights.is_none() {
+            rows.each(selection.as_ref(), |row, slot, _| {
+                let state = &mut states[slot];
+                state.add(values[row].into());
+                state.count += 1;
+            });
+        } else {
+            rows.each(selection.as_ref(), |row, slot, weight| {
+                states[slot].add_weighted(values[row].into(), weight);
+            });
+        }
+    }
+
+    fn decimals(
+        &self,
+        slots: &[u32],
+        (precision, scale): (u8, i8),
+        ctx: &mut StepContext,
+        value: impl Fn(&WholeState) -> Option<i128>,
+    ) -> Result<ArrayRef> {
+        let limit = 10i128.pow(u32::from(precision));
+        let values = self.fitted(slots, ctx, |state| value(state).filter(|v| -limit < *v && *v < limit));
+        let array = Decimal128Array::from_iter(values);
+        Ok(Arc::new(array.with_precision_and_scale(precision, scale)?))
+    }
+
+    /// The results; groups without values give NULL, those whose value does not fit too, with a report.
+    fn fitted<V>(
+        &self,
+        slots: &[u32],
+        ctx: &mut StepContext,
+        value: impl Fn(&WholeState) -> Option<V>,
+    ) -> Vec<Option<V>> {
+        let fit = |slot: &u32| {
+            let state = self.states.of(*slot);
+            if state.count <= 0 {
+                return None;
+            }
+            let value = value(state);
+            if value.is_none() {
+                ctx.report_error(|| format!("\"{}\" does not fit its type and became NULL", self.name));
+            }
+            value
+        };
+        slots.iter().map(fit).collect()
+    }
+}
+
+impl Accumulator for WholeSum {
+    fn grow(&mut self, slots_len: usize) {
+        self.states.grow(slots_len);
+    }
+
+    fn update(&mut self, rows: &CallRows<'_>) -> Result<()> {
+        match &self.argument {
+            DataType::Int8 => self.add::<Int8Type>(rows),
+            DataType::Int16 => self.add::<Int16Type>(rows),
+            DataType::Int32 => self.add::<Int32Type>(rows),
+            DataType::Int64 => self.add::<Int64Type>(rows),
+            DataType::UInt8 => self.add::<UInt8Type>(rows),
+            DataType::UInt16 => self.add::<UInt16Type>(rows),
+            DataType::UInt32 => self.add::<UInt32Type>(rows),
+            DataType::UInt64 => self.add::<UInt64Type>(rows),
+            _ => self.add::<Decimal128Type>(rows),
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, from: &[u32], into: &[u32], sign: i64) -> Result<()> {
+        for (from, into) in from.iter().zip(into) {
+            let other = *self.states.of(*from);
+            self.states.0[*into as usize].merge(other, sign);
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, slot: u32) -> bool {
+        *self.states.of(slot) == WholeState::default()
+    }
+
+    fn reset(&mut self, slots: &[u32]) {
+        self.states.reset(slots);
+    }
+
+    fn evaluate(&self, slots: &[u32], ctx: &mut StepContext) -> Result<ArrayRef> {
+        match self.result {
+            WholeResult::Int64 => {
+                let values =
+                    self.fitted(slots, ctx, |state| state.sum().and_then(|sum| i64::try_from(sum).ok()));
+                Ok(Arc::new(Int64Array::from(values)))
+            }
+            WholeResult::UInt64 => {
+                let values =
+                    self.fitted(slots, ctx, |state| state.sum().and_then(|sum| u64::try_from(sum).ok()));
+                Ok(Arc::new(UInt64Array::from(values)))
+            }
+            WholeResult::AverageFloat => {
+                let values = self.fitted(slots, ctx, |state| Some(state.sum()? as f64 / state.count as f64));
+                Ok(Arc::new(Float64Array::from(values)))
+            }
+            WholeResult::Decimal { precision, scale } => {
+                self.decimals(slots, (precision, scale), ctx, WholeState::sum)
+            }
+            WholeResult::AverageDecimal { precision, scale, factor } => {
+                self.decimals(slots, (precision, scale), ctx, |state| {
+                    if let Some(scaled) = state.sum().and_then(|sum| sum.checked_mul(factor)) {
+                        return Some(scaled / i128::from(state.count));
+                    }
+                    let scaled = state.wide_sum().checked_mul(i256::from_i128(factor))?;
+                    scaled.checked_div(i256::from_i128(i128::from(state.count)))?.to_i128()
+                })
+            }
+        }
+    }
+
+    fn renumber(&mut self, live: &[u32]) {
+        self.states.renumber(live);
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.states.size_bytes()
+    }
+}
+
+/// sum and avg of floats; avg divides the rounded exact sum by the count.
+pub struct FloatSum {
+    average: bool,
+    states: States<(ExactFloatSum, i64)>,
+}
+
+impl FloatSum {
+    /// # Errors
+    /// If the result is not a double.
+    pub fn new(call: &AggregateCall) -> Result<FloatSum> {
+        if *call.output.data_type() != DataType::Float64 {
+            return Err(unsupported(call, &DataType::Float64));
+        }
+        Ok(FloatSum { average: call.function == AggregateFunction::Avg, states: States::default() })
+    }
+
+    fn add<T: ArrowPrimitiveType>(&mut self, rows: &CallRows<'_>)
+    where
+        T::Native: Into<f64>,
+    {
+        let values = rows.columns[0].as_primitive::<T>().values();
+        let states = &mut self.states.0;
+        rows.each(rows.selected(1).as_ref(), |row, slot, weight| {
+            let (sum, count) = &mut states[slot];
+            sum.add(values[row].into(), weight);
+            *count += weight;
+        });
+    }
+}
+
+impl Accumulator for FloatSum {
+    fn grow(&mut self, slots_len: usize) {
+        self.states.grow(slots_len);
+    }
+
+    fn update(&mut self, rows: &CallRows<'_>) -> Result<()> {
+        match rows.columns[0].data_type() {
+            DataType::Float32 => self.add::<Float32Type>(rows),
+            _ => self.add::<Float64Type>(rows),
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, from: &[u32], into: &[u32], sign: i64) -> Result<()> {
+        for (from, into) in from.iter().zip(into) {
+            let (other, other_count) = self.states.of(*from).clone();
+            let (sum, count) = &mut self.states.0[*into as usize];
+            sum.merge(&other, sign);
+            *count += sign * other_count;
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, slot: u32) -> bool {
+        let (sum, count) = self.states.of(slot);
+        *count == 0 && sum.is_zero()
+    }
+
+    fn reset(&mut self, slots: &[u32]) {
+        self.states.reset(slots);
+    }
+
+    fn evaluate(&self, slots: &[u32], _: &mut StepContext) -> Result<ArrayRef> {
+        let value = |slot: &u32| {
+            let (sum, count) = self.states.of(*slot);
+            (*count > 0).then(|| if self.average { sum.value() / *count as f64 } else { sum.value() })
+        };
+        Ok(Arc::new(Float64Array::from_iter(slots.iter().map(value))))
+    }
+
+    fn renumber(&mut self, live: &[u32]) {
+        self.states.renumber(live);
+    }
+
+    fn size_bytes(&self) -> usize {
+        // Groups with a second limb are rare enough to leave them out of this figure.
+        self.states.size_bytes()
+    }
+}
+
+/// bool_and and bool_or, out of the numbers of true and of false rows.
+pub struct Bools {
+    all: bool,
+    states: States<(i64, i64)>,
+}
+
+impl Bools {
+    pub fn new(all: bool) -> Bools {
+        Bools { all, states: States::default() }
+    }
+}
+
+impl Accumulator for Bools {
+    fn grow(&mut self, slots_len: usize) {
+        self.states.grow(slots_len);
+    }
+
+    fn update(&mut self, rows: &CallRows<'_>) -> Result<()> {
+        let values = rows.columns[0].as_boolean().values();
+        let states = &mut self.states.0;
+        rows.each(rows.selected(1).as_ref(), |row, slot, weight| {
+            let (trues, falses) = &mut states[slot];
+            let value = values.value(row);
+            *trues += weight * i64::from(value);
+            *falses += weight * i64::from(!value);
+        });
+        Ok(())
+    }
+
+    fn merge(&mut self, from: &[u32], into: &[u32], sign: i64) -> Result<()> {
+        for (from, into) in from.iter().zip(into) {
+            let (trues, falses) = *self.states.of(*from);
+            let state = &mut self.states.0[*into as usize];
+            *state = (state.0 + sign * trues, state.1 + sign * falses);
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, slot: u32) -> bool {
+        *self.states.of(slot) == (0, 0)
+    }
+
+    fn reset(&mut self, slots: &[u32]) {
+        self.states.reset(slots);
+    }
+
+    fn evaluate(&self, slots: &[u32], _: &mut StepContext) -> Result<ArrayRef> {
+        let value = |slot: &u32| {
+            let (trues, falses) = *self.states.of(*slot);
+            (trues > 0 || falses > 0).then_some(if self.all { falses <= 0 } else { trues > 0 })
+        };
+        Ok(Arc::new(BooleanArray::from_iter(slots.iter().map(value))))
+    }
+
+    fn renumber(&mut self, live: &[u32]) {
+        self.states.renumber(live);
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.states.size_bytes()
+    }
+}

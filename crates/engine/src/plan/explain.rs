@@ -1,0 +1,88 @@
+//! EXPLAIN: operators from the result down, with what they promise and keep.
+
+use std::fmt::Write;
+
+use super::{PlanKind, PlanNode, StreamPlan};
+use crate::operators::{Emit, Expiry};
+
+/// One line per operator, indented by depth; shared inputs are printed where they are first read.
+pub fn explain(plan: &StreamPlan) -> String {
+    let mut out = String::new();
+    print(plan, plan.nodes.len() - 1, 0, &mut out);
+    out
+}
+
+fn print(plan: &StreamPlan, index: usize, depth: usize, out: &mut String) {
+    let node = &plan.nodes[index];
+    let _ = writeln!(out, "{}{}", "  ".repeat(depth), describe(node));
+    for input in &node.inputs {
+        print(plan, *input, depth + 1, out);
+    }
+}
+
+/// One operator on one line.
+pub fn describe(node: &PlanNode) -> String {
+    let names = |columns: &[usize], schema: &arrow::datatypes::SchemaRef| {
+        columns.iter().map(|c| schema.field(*c).name().as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let emit = |e: &Emit| match e {
+        Emit::Updating => "updating",
+        Emit::OnClose => "on window close",
+    };
+    let mut text = match &node.kind {
+        PlanKind::Source { name, .. } => format!("source {name}"),
+        PlanKind::Map(spec) => {
+            let mut text = String::from("map");
+            if let Some(filter) = &spec.filter {
+                let _ = write!(text, " filter=[{filter}]");
+            }
+            if spec.projection.is_some() {
+                let fields: Vec<&str> = node.schema.fields().iter().map(|f| f.name().as_str()).collect();
+                let _ = write!(text, " columns=[{}]", fields.join(", "));
+            }
+            text
+        }
+        PlanKind::Expand(spec) => format!("expand window={:?}", spec.kind),
+        PlanKind::Aggregate(spec) => format!(
+            "aggregate by=[{}] calls={} emit={} state=one entry per group{}",
+            names(&spec.keys, &spec.input),
+            spec.calls.len(),
+            emit(&spec.emit),
+            freed(spec.expiry)
+        ),
+        PlanKind::HopAggregate(spec, hop) => format!(
+            "window aggregate by=[{}] calls={} {:?} emit={} state=one entry per pane and group, freed when the last window over the pane closes",
+            names(&spec.keys, &spec.input),
+            spec.calls.len(),
+            hop,
+            emit(&spec.emit)
+        ),
+        PlanKind::TopN(spec) => format!(
+            "top-n partition=[{}] limit={} offset={} emit={} state={}{}",
+            names(&spec.partition, &node.schema),
+            spec.limit,
+            spec.offset,
+            emit(&spec.emit),
+            if spec.append_only { "the best rows of a partition" } else { "all rows of a partition" },
+            freed(spec.expiry)
+        ),
+        PlanKind::Join(spec) => {
+            format!("inner join keys={} state=both inputs, kept until the view is dropped", spec.on.len())
+        }
+        PlanKind::Union => "union all".to_string(),
+        PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
+    };
+    let _ = write!(text, " ({}", if node.properties.append_only { "append-only" } else { "updating" });
+    if let Some(key) = &node.properties.key {
+        let _ = write!(text, ", key=[{}]", names(key, &node.schema));
+    }
+    text.push(')');
+    text
+}
+
+fn freed(expiry: Option<Expiry>) -> &'static str {
+    match expiry {
+        Some(_) => ", freed when the watermark closes the window",
+        None => ", kept until the view is dropped",
+    }
+}

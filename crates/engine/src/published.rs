@@ -1,0 +1,272 @@
+//! What readers see: the contents of all relations at one tick.
+//!
+//! The engine changes everything under one short write lock per tick; a reader takes the read lock only to copy
+//! handles ([`Snapshot`]) and reads without it. So all that one reader sees is of one tick, and nobody waits for a query.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use dataflow::{Tick, ZSet};
+use parking_lot::RwLock;
+use sql::{RelationId, SqlError, SqlState};
+use storage::log::{Location, LogReader};
+use tokio::sync::{mpsc, watch};
+
+use crate::api::Change;
+use crate::record::{Entry, Schemas, decode};
+use crate::view_store::{self, Store};
+
+/// Changes of one relation kept for subscribers that come back, in rows.
+const HISTORY_ROWS_MAX: usize = 100_000;
+/// Ticks that a subscriber may lag before it is told to start anew.
+const SUBSCRIBER_TICKS_MAX: usize = 1024;
+
+pub struct Published {
+    inner: RwLock<Inner>,
+    pub tick: watch::Sender<Tick>,
+}
+
+struct Inner {
+    tick: Tick,
+    relations: HashMap<RelationId, Relation>,
+}
+
+struct Relation {
+    schema: SchemaRef,
+    contents: Contents,
+    subscribers: Vec<mpsc::Sender<Result<Change, SqlError>>>,
+    /// Recent changes, once somebody subscribed.
+    history: Option<History>,
+}
+
+struct History {
+    /// Changes after this tick are complete.
+    since: Tick,
+    changes: VecDeque<Change>,
+    rows: usize,
+}
+
+pub enum Contents {
+    Store(Store),
+    /// An append-only table: its rows are read from the log.
+    Log { locations: Arc<RwLock<Vec<Location>>>, rows: u64 },
+}
+
+/// Handles to some relations at one tick.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub tick: Tick,
+    relations: HashMap<RelationId, RelationSnapshot>,
+}
+
+#[derive(Clone)]
+pub enum RelationSnapshot {
+    Store(view_store::Snapshot),
+    Log(LogRows),
+}
+
+/// The rows of an append-only table up to a tick.
+#[derive(Clone)]
+pub struct LogRows {
+    relation: RelationId,
+    schema: SchemaRef,
+    locations: Arc<RwLock<Vec<Location>>>,
+    records: usize,
+    pub rows: u64,
+    reader: LogReader,
+}
+
+/// What the engine publishes in one go.
+#[derive(Default)]
+pub struct Publication {
+    pub changes: Vec<(RelationId, ZSet)>,
+    /// Log records that hold rows of append-only tables.
+    pub locations: Vec<(RelationId, Location)>,
+}
+
+impl Default for Published {
+    fn default() -> Published {
+        let inner = Inner { tick: Tick(0), relations: HashMap::new() };
+        Published { inner: RwLock::new(inner), tick: watch::Sender::new(Tick(0)) }
+    }
+}
+
+impl Published {
+    pub fn add(&self, id: RelationId, schema: SchemaRef, contents: Contents) {
+        let relation = Relation { schema, contents, subscribers: Vec::new(), history: None };
+        self.inner.write().relations.insert(id, relation);
+    }
+
+    pub fn remove(&self, id: RelationId) {
+        if let Some(relation) = self.inner.write().relations.remove(&id) {
+            for subscriber in relation.subscribers {
+                let gone = SqlError::new(SqlState::UndefinedTable, "the relation was dropped");
+                let _ = subscriber.try_send(Err(gone));
+            }
+        }
+    }
+
+    /// Moves all relations to `tick` at once. Gives the relations whose contents refused their change, which is a broken
+    /// rule of ours: the caller suspends them.
+    pub fn publish(&self, tick: Tick, publication: Publication) -> Vec<(RelationId, String)> {
+        let mut failed = Vec::new();
+        let mut inner = self.inner.write();
+        assert!(tick >= inner.tick, "ticks grow");
+        inner.tick = tick;
+        for (id, location) in publication.locations {
+            if let Some(Relation { contents: Contents::Log { locations, .. }, .. }) = inner.relations.get_mut(&id) {
+                locations.write().push(location);
+            }
+        }
+        for (id, change) in publication.changes {
+            let Some(relation) = inner.relations.get_mut(&id) else { continue };
+            match &mut relation.contents {
+                Contents::Log { rows, .. } => *rows += change.len() as u64,
+                Contents::Store(store) => {
+                    if let Err(error) = store.apply(&change) {
+                        failed.push((id, error.to_string()));
+                        continue;
+                    }
+                }
+            }
+            relation.announce(tick, &change);
+        }
+        drop(inner);
+        self.tick.send_replace(tick);
+        failed
+    }
+
+    pub fn tick(&self) -> Tick {
+        self.inner.read().tick
+    }
+
+    pub fn snapshot(&self, ids: &BTreeSet<RelationId>, reader: &LogReader) -> Snapshot {
+        let inner = self.inner.read();
+        let relations = ids
+            .iter()
+            .filter_map(|id| inner.relations.get(id).map(|relation| (*id, relation.snapshot(*id, reader))))
+            .collect();
+        Snapshot { tick: inner.tick, relations }
+    }
+
+    /// Rows and bytes of a relation's contents.
+    pub fn size(&self, id: RelationId) -> (u64, u64) {
+        let inner = self.inner.read();
+        match inner.relations.get(&id).map(|r| &r.contents) {
+            Some(Contents::Store(store)) => (store.len() as u64, store.size_bytes() as u64),
+            Some(Contents::Log { rows, locations }) => {
+                (*rows, locations.read().iter().map(|l| u64::from(l.length)).sum())
+            }
+            None => (0, 0),
+        }
+    }
+
+    /// The contents at one tick and every change after it, without gap or overlap; the snapshot is left out when
+    /// all changes since `after` are still kept.
+    #[allow(clippy::type_complexity)]
+    pub fn subscribe(
+        &self,
+        id: RelationId,
+        after: Option<Tick>,
+        reader: &LogReader,
+    ) -> Option<(Tick, Option<RelationSnapshot>, mpsc::Receiver<Result<Change, SqlError>>)> {
+        let mut inner = self.inner.write();
+        let tick = inner.tick;
+        let relation = inner.relations.get_mut(&id)?;
+        let (sender, receiver) = mpsc::channel(SUBSCRIBER_TICKS_MAX);
+        let history = relation.history.get_or_insert(History { since: tick, changes: VecDeque::new(), rows: 0 });
+        let resumed = after.filter(|after| *after >= history.since && *after <= tick).filter(|after| {
+            let missed = history.changes.iter().filter(|c| c.tick > *after);
+            missed.clone().count() <= SUBSCRIBER_TICKS_MAX / 2
+                && missed.cloned().all(|change| sender.try_send(Ok(change)).is_ok())
+        });
+        let snapshot = resumed.is_none().then(|| relation.snapshot(id, reader));
+        relation.subscribers.push(sender);
+        Some((resumed.unwrap_or(tick), snapshot, receiver))
+    }
+}
+
+impl Relation {
+    fn snapshot(&self, id: RelationId, reader: &LogReader) -> RelationSnapshot {
+        match &self.contents {
+            Contents::Store(store) => RelationSnapshot::Store(store.snapshot()),
+            Contents::Log { locations, rows } => RelationSnapshot::Log(LogRows {
+                relation: id,
+                schema: Arc::clone(&self.schema),
+                records: locations.read().len(),
+                locations: Arc::clone(locations),
+                rows: *rows,
+                reader: reader.clone(),
+            }),
+        }
+    }
+
+    fn announce(&mut self, tick: Tick, change: &ZSet) {
+        let change = Change { tick, change: change.clone() };
+        self.subscribers.retain(|subscriber| match subscriber.try_send(Ok(change.clone())) {
+            Ok(()) => true,
+            // Its receiver sees the end of the channel after what it has not read yet.
+            Err(mpsc::error::TrySendError::Full(_)) | Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+        let Some(history) = &mut self.history else { return };
+        history.rows += change.change.len();
+        history.changes.push_back(change);
+        while history.rows > HISTORY_ROWS_MAX {
+            let Some(oldest) = history.changes.pop_front() else { break };
+            history.rows -= oldest.change.len();
+            history.since = oldest.tick;
+        }
+    }
+}
+
+impl Snapshot {
+    pub fn relation(&self, id: RelationId) -> Option<&RelationSnapshot> {
+        self.relations.get(&id)
+    }
+}
+
+impl RelationSnapshot {
+    /// All rows, in batches of bounded size; `projection` picks columns.
+    pub fn batches(
+        &self,
+        projection: Option<Vec<usize>>,
+    ) -> Box<dyn Iterator<Item = Result<RecordBatch, SqlError>> + Send> {
+        match self {
+            RelationSnapshot::Store(snapshot) => {
+                let batches = snapshot.batches(projection.as_deref(), 8192);
+                Box::new(batches.map(|b| b.map_err(|e| SqlError::internal(e.to_string()))))
+            }
+            RelationSnapshot::Log(rows) => Box::new(rows.clone().batches(projection)),
+        }
+    }
+}
+
+impl LogRows {
+    fn batches(self, projection: Option<Vec<usize>>) -> impl Iterator<Item = Result<RecordBatch, SqlError>> + Send {
+        let schemas = Schemas::from([(self.relation, Arc::clone(&self.schema))]);
+        (0..self.records).flat_map(move |record| {
+            let location = self.locations.read()[record];
+            let parts = self.read(location, &schemas);
+            let projection = projection.clone();
+            let project = move |batch: RecordBatch| match &projection {
+                Some(columns) => batch.project(columns).map_err(|e| SqlError::internal(e.to_string())),
+                None => Ok(batch),
+            };
+            match parts {
+                Ok(batches) => batches.into_iter().map(project).collect::<Vec<_>>(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    fn read(&self, location: Location, schemas: &Schemas) -> Result<Vec<RecordBatch>, SqlError> {
+        let record =
+            self.reader.read_at(location).map_err(|e| SqlError::new(SqlState::IoError, e.to_string()))?;
+        match decode(record.kind, record.stream, &record.payload, schemas)? {
+            Entry::Rows(entry) => Ok(entry.parts.into_iter().map(|part| part.rows).collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+}

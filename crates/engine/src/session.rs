@@ -1,0 +1,315 @@
+//! One client's statements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::{DFSchema, ParamValues};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use sql::{ParsedStatement, SqlError, SqlState, Statement};
+
+use crate::api::{BatchStream, CopyTarget, Description, Outcome, RowsTag};
+use crate::database::Database;
+use crate::provider::QueryScope;
+
+/// One client's settings; statements of one session run one after another.
+pub struct Session {
+    pub(crate) database: Arc<Database>,
+    settings: Mutex<BTreeMap<String, String>>,
+}
+
+/// A query that is bound and knows what it will read.
+pub(crate) struct BoundQuery {
+    pub plan: LogicalPlan,
+    pub state: SessionState,
+    scope: Arc<QueryScope>,
+}
+
+impl Session {
+    pub(crate) fn new(database: Arc<Database>) -> Session {
+        let settings = [("statement_timeout", "0"), ("application_name", ""), ("timezone", "UTC")];
+        let settings = settings.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        Session { database, settings: Mutex::new(settings) }
+    }
+
+    /// Splits and parses a request of one or more statements.
+    ///
+    /// # Errors
+    /// Syntax errors, with the position in `sql`; statements that are not on the allow-list, by name.
+    pub fn parse(&self, sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
+        sql::parse(sql)
+    }
+
+    /// A setting's value as text, e.g. `statement_timeout` in milliseconds ("0": none).
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.settings.lock().get(&name.to_lowercase()).cloned()
+    }
+
+    /// Binds without running.
+    pub async fn describe(&self, statement: &ParsedStatement) -> Result<Description, SqlError> {
+        let at = |e: SqlError| e.shifted(statement.offset);
+        match &statement.statement {
+            Statement::Query(query) => {
+                let bound = self.bind(query, &statement.sql).await.map_err(at)?;
+                Ok(Description {
+                    parameters: parameter_types(&bound.plan)?,
+                    columns: Some(plain_schema(bound.plan.schema())),
+                })
+            }
+            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
+                crate::dml::describe(self, statement).await.map_err(at)
+            }
+            Statement::Explain { .. } => {
+                Ok(Description { parameters: vec![], columns: Some(crate::show::plan_schema()) })
+            }
+            Statement::Show(words) => {
+                Ok(Description { parameters: vec![], columns: Some(crate::show::schema(self, words)?) })
+            }
+            _ => Ok(Description { parameters: vec![], columns: None }),
+        }
+    }
+
+    /// Runs one statement. Dropping the future or the returned stream stops the work.
+    pub async fn run(
+        &self,
+        statement: &ParsedStatement,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Outcome, SqlError> {
+        self.execute(statement, parameters).await.map_err(|e| e.shifted(statement.offset))
+    }
+
+    async fn execute(
+        &self,
+        statement: &ParsedStatement,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Outcome, SqlError> {
+        let command = |tag: &str| Ok(Outcome::Command { tag: tag.to_string() });
+        match &statement.statement {
+            Statement::Query(query) => {
+                let bound = self.bind(query, &statement.sql).await?;
+                self.rows(bound, parameters, RowsTag::Select).await
+            }
+            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
+                crate::dml::run(self, statement, parameters).await
+            }
+            Statement::CreateTable { .. } => self.define(statement, "CREATE TABLE").await,
+            Statement::CreateView { view, .. } => {
+                let tag = if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" };
+                self.define(statement, tag).await
+            }
+            Statement::CreateIndex { .. } => self.define(statement, "CREATE INDEX").await,
+            Statement::Drop { kind, .. } => {
+                use sql::statement::ObjectKind::*;
+                let tag = match kind {
+                    Table => "DROP TABLE",
+                    View => "DROP VIEW",
+                    MaterializedView => "DROP MATERIALIZED VIEW",
+                    Index => "DROP INDEX",
+                };
+                self.define(statement, tag).await
+            }
+            Statement::CopyFrom { table, columns, format, header, delimiter, null } => {
+                let definition = self.database.writable(table)?;
+                let columns = copy_columns(&definition, columns)?;
+                Ok(Outcome::CopyIn {
+                    copy: CopyTarget {
+                        table: table.clone(),
+                        columns,
+                        format: *format,
+                        header: *header,
+                        delimiter: *delimiter,
+                        null: null.clone(),
+                    },
+                })
+            }
+            Statement::Explain { analyze, statement } => crate::show::explain(self, statement, *analyze).await,
+            Statement::Show(words) => crate::show::show(self, words),
+            Statement::Set { name, value } => {
+                self.set(name, value)?;
+                command("SET")
+            }
+            Statement::Reset { name } => {
+                if name == "all" {
+                    *self.settings.lock() = Session::new(Arc::clone(&self.database)).settings.into_inner();
+                } else {
+                    let default = if name == "statement_timeout" { "0" } else { "" };
+                    self.settings.lock().insert(name.to_lowercase(), default.to_string());
+                }
+                command("RESET")
+            }
+            Statement::Flush => {
+                self.database.flush().await?;
+                command("FLUSH")
+            }
+            Statement::Transaction { tag } | Statement::Session { tag } => command(tag),
+        }
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), SqlError> {
+        let name = name.to_lowercase();
+        let value = if name == "statement_timeout" { timeout_ms(value)?.to_string() } else { value.to_string() };
+        self.settings.lock().insert(name, value);
+        Ok(())
+    }
+
+    async fn define(&self, statement: &ParsedStatement, tag: &str) -> Result<Outcome, SqlError> {
+        self.database.define(statement).await?;
+        Ok(Outcome::Command { tag: tag.to_string() })
+    }
+
+    pub(crate) fn scope(&self) -> Arc<QueryScope> {
+        QueryScope::new(self.database.catalog(), self.database.planner())
+    }
+
+    pub(crate) async fn bind(&self, query: &ast::Query, sql: &str) -> Result<BoundQuery, SqlError> {
+        let scope = self.scope();
+        let state = scope.state();
+        let plan = sql::planner::bind_query(&state, query, sql).await?;
+        Ok(BoundQuery { plan, state, scope })
+    }
+
+    pub(crate) async fn rows(
+        &self,
+        bound: BoundQuery,
+        parameters: Vec<ScalarValue>,
+        tag: RowsTag,
+    ) -> Result<Outcome, SqlError> {
+        let (schema, stream) = self.stream(bound, parameters).await?;
+        Ok(Outcome::Rows { schema, stream, tag })
+    }
+
+    /// Runs a bound query over a snapshot taken now.
+    pub(crate) async fn stream(
+        &self,
+        bound: BoundQuery,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<(SchemaRef, BatchStream), SqlError> {
+        let convert = |e| sql::planner::from_datafusion(e, "");
+        let BoundQuery { plan, state, scope } = bound;
+        let expected = parameter_types(&plan)?.len();
+        if parameters.len() < expected {
+            return Err(SqlError::new(
+                SqlState::ProtocolViolation,
+                format!("the statement has {expected} parameters, {} were given", parameters.len()),
+            ));
+        }
+        let plan = if expected == 0 {
+            plan
+        } else {
+            let parameters = cast_parameters(&plan, parameters)?;
+            let values = ParamValues::List(parameters.into_iter().map(Into::into).collect());
+            plan.with_param_values(values).map_err(convert)?
+        };
+        let schema = plain_schema(plan.schema());
+        scope.set_snapshot(self.database.snapshot(&scope.wanted()));
+        let physical = state.create_physical_plan(&plan).await.map_err(convert)?;
+        let stream = execute_stream(physical, state.task_ctx()).map_err(convert)?;
+        let out = Arc::clone(&schema);
+        let stream = stream.map(move |batch| {
+            let batch = batch.map_err(|e| sql::planner::from_datafusion(e, ""))?;
+            arrow::array::RecordBatch::try_new_with_options(
+                Arc::clone(&out),
+                batch.columns().to_vec(),
+                &arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+            )
+            .map_err(|e| SqlError::internal(e.to_string()))
+        });
+        Ok((schema, Box::pin(stream)))
+    }
+}
+
+/// Types of `$1`, `$2`, ...; text where the statement says nothing.
+pub(crate) fn parameter_types(plan: &LogicalPlan) -> Result<Vec<arrow::datatypes::DataType>, SqlError> {
+    let found = plan.get_parameter_types().map_err(|e| sql::planner::from_datafusion(e, ""))?;
+    let number = |name: &String| name.trim_start_matches('$').parse::<usize>().ok();
+    let count = found.keys().filter_map(number).max().unwrap_or(0);
+    Ok((1..=count)
+        .map(|n| found.get(&format!("${n}")).cloned().flatten().unwrap_or(arrow::datatypes::DataType::Utf8))
+        .collect())
+}
+
+/// Values as the types the plan expects; a client may have sent text or another width.
+fn cast_parameters(plan: &LogicalPlan, parameters: Vec<ScalarValue>) -> Result<Vec<ScalarValue>, SqlError> {
+    let found = plan.get_parameter_types().map_err(|e| sql::planner::from_datafusion(e, ""))?;
+    parameters
+        .into_iter()
+        .enumerate()
+        .map(|(i, value)| match found.get(&format!("${}", i + 1)).cloned().flatten() {
+            Some(wanted) if wanted != value.data_type() => value.cast_to(&wanted).map_err(|_| {
+                SqlError::new(
+                    SqlState::InvalidTextRepresentation,
+                    format!("parameter ${} is not a value of type {wanted}", i + 1),
+                )
+            }),
+            _ => Ok(value),
+        })
+        .collect()
+}
+
+/// Names and types of a result; a type's SQL name, where it differs from the Arrow type's, stays as metadata.
+pub(crate) fn plain_schema(schema: &DFSchema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| Field::clone(f).with_nullable(true)).collect::<Vec<_>>()))
+}
+
+/// `0`, `1500`, `1500ms`, `2s`, `1min` as PostgreSQL reads them, in milliseconds.
+fn timeout_ms(value: &str) -> Result<u64, SqlError> {
+    let value = value.trim().trim_matches('\'');
+    let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+    let factor = match value[digits.len()..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    match digits.parse::<u64>() {
+        Ok(number) if factor > 0 => Ok(number.saturating_mul(factor)),
+        _ if value.eq_ignore_ascii_case("default") => Ok(0),
+        _ => Err(SqlError::new(
+            SqlState::InvalidParameterValue,
+            format!("invalid value for statement_timeout: \"{value}\""),
+        )
+        .with_hint("give milliseconds, or a number with ms, s, min or h")),
+    }
+}
+
+impl Session {
+    /// The deadline that `statement_timeout` sets, if any.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        let ms: u64 = self.setting("statement_timeout")?.parse().ok()?;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+}
+
+fn copy_columns(table: &sql::TableDef, named: &[String]) -> Result<Vec<String>, SqlError> {
+    let inputs: Vec<String> =
+        table.columns.iter().filter(|c| c.generated.is_none()).map(|c| c.name.clone()).collect();
+    if named.is_empty() {
+        return Ok(inputs);
+    }
+    match named.iter().find(|n| !inputs.contains(n)) {
+        None => Ok(named.to_vec()),
+        Some(unknown) => Err(SqlError::new(
+            SqlState::UndefinedColumn,
+            format!("column \"{unknown}\" of table \"{}\" does not exist or is generated", table.name),
+        )
+        .with_hint(format!("columns that can be given are {}", inputs.join(", ")))),
+    }
+}
+
+impl Session {
+    /// The batch plan of a query, as text.
+    pub(crate) async fn explain_query(&self, bound: BoundQuery) -> Result<String, SqlError> {
+        let convert = |e| sql::planner::from_datafusion(e, "");
+        bound.scope.set_snapshot(self.database.snapshot(&bound.scope.wanted()));
+        let physical = bound.state.create_physical_plan(&bound.plan).await.map_err(convert)?;
+        Ok(crate::show::display(physical.as_ref()))
+    }
+}

@@ -1,0 +1,181 @@
+//! SHOW and EXPLAIN.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chrono::{DateTime, SecondsFormat};
+use datafusion::physical_plan::displayable;
+use sql::{ParsedStatement, SqlError, SqlState, Statement};
+
+use crate::api::{Outcome, RowsTag};
+use crate::definition::Install;
+use crate::session::Session;
+
+fn text_schema(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(names.iter().map(|n| Field::new(*n, DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+pub fn plan_schema() -> SchemaRef {
+    text_schema(&["QUERY PLAN"])
+}
+
+/// Columns of `SHOW words`.
+pub fn schema(session: &Session, words: &[String]) -> Result<SchemaRef, SqlError> {
+    Ok(table(session, words)?.0)
+}
+
+pub fn show(session: &Session, words: &[String]) -> Result<Outcome, SqlError> {
+    let (schema, rows) = table(session, words)?;
+    text_rows(schema, rows, RowsTag::Show)
+}
+
+fn text_rows(schema: SchemaRef, rows: Vec<Vec<Option<String>>>, tag: RowsTag) -> Result<Outcome, SqlError> {
+    let columns = (0..schema.fields().len())
+        .map(|c| Arc::new(StringArray::from_iter(rows.iter().map(|r| r[c].clone()))) as ArrayRef)
+        .collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| SqlError::internal(e.to_string()))?;
+    Ok(Outcome::Rows { schema, stream: Box::pin(futures::stream::iter([Ok(batch)])), tag })
+}
+
+type TextTable = (SchemaRef, Vec<Vec<Option<String>>>);
+
+fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
+    let catalog = session.database.catalog();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let some = |s: &str| Some(s.to_string());
+    let names = |names: Vec<&String>| {
+        (text_schema(&["Name"]), names.into_iter().map(|n| vec![Some(n.clone())]).collect::<Vec<_>>())
+    };
+    Ok(match words.as_slice() {
+        ["tables"] => names(catalog.tables.keys().collect()),
+        ["views"] => names(catalog.views.values().filter(|v| !v.materialized).map(|v| &v.name).collect()),
+        ["materialized", "views"] => {
+            names(catalog.views.values().filter(|v| v.materialized).map(|v| &v.name).collect())
+        }
+        ["indexes"] | ["indexes", "from", _] => {
+            let wanted = words.get(2);
+            let rows = catalog
+                .indexes
+                .values()
+                .filter(|i| wanted.is_none_or(|w| *w == i.relation))
+                .map(|i| vec![some(&i.name), some(&i.relation), Some(i.columns.join(", "))])
+                .collect();
+            (text_schema(&["Name", "On", "Columns"]), rows)
+        }
+        ["watermarks"] => watermarks(session),
+        ["jobs"] => (text_schema(&["Id", "Statement", "Progress"]), Vec::new()),
+        ["columns", "from", name] => {
+            let relation = session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
+            let declared = catalog.tables.get(*name);
+            let rows = relation
+                .schema
+                .fields()
+                .iter()
+                .map(|f| {
+                    let sql_type = declared
+                        .and_then(|t| t.columns.iter().find(|c| c.name == *f.name()))
+                        .map_or_else(|| sql::types::name_of(f.data_type()), |c| c.sql_type.clone());
+                    vec![some(f.name()), Some(sql_type), Some(f.is_nullable().to_string())]
+                })
+                .collect();
+            (text_schema(&["Name", "Type", "Nullable"]), rows)
+        }
+        ["create", "table" | "view", name] | ["create", "materialized", "view", name] => {
+            let relation = session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
+            (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), Some(relation.sql)]])
+        }
+        ["all"] => (text_schema(&["name", "setting"]), Vec::new()),
+        [name @ ..] => {
+            let name = name.join(" ");
+            let value = setting(session, &name).ok_or_else(|| {
+                SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
+                    .with_hint("SHOW takes TABLES, VIEWS, MATERIALIZED VIEWS, INDEXES, WATERMARKS, COLUMNS FROM t, CREATE TABLE t or a setting")
+            })?;
+            let name = if name == "transaction isolation level" { "transaction_isolation".into() } else { name };
+            (text_schema(&[name.as_str()]), vec![vec![Some(value)]])
+        }
+    })
+}
+
+fn setting(session: &Session, name: &str) -> Option<String> {
+    if let Some(value) = session.setting(name) {
+        return Some(value);
+    }
+    let fixed = match name {
+        "server_version" => "16.6",
+        "server_encoding" | "client_encoding" => "UTF8",
+        "transaction_isolation" | "transaction isolation level" => "read committed",
+        "standard_conforming_strings" | "integer_datetimes" => "on",
+        "datestyle" => "ISO, MDY",
+        "search_path" => "\"$user\", public",
+        "time zone" => "UTC",
+        "max_identifier_length" => "63",
+        "intervalstyle" => "postgres",
+        _ => return None,
+    };
+    Some(fixed.to_string())
+}
+
+fn watermarks(session: &Session) -> TextTable {
+    let status = session.database.status();
+    let catalog = session.database.catalog();
+    let time = |us: Option<i64>| {
+        us.and_then(DateTime::from_timestamp_micros).map(|t| t.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    };
+    let rows = catalog
+        .tables
+        .values()
+        .filter_map(|t| t.watermark.as_ref().map(|w| (t, w)))
+        .map(|(t, watermark)| {
+            let progress = status.tables.get(&t.name).cloned().unwrap_or_default();
+            let readers: Vec<&str> = catalog
+                .views
+                .values()
+                .filter(|v| v.depends_on.contains(&t.name))
+                .map(|v| v.name.as_str())
+                .collect();
+            vec![
+                Some(t.name.clone()),
+                Some(t.columns[watermark.column].name.clone()),
+                time(progress.watermark_us),
+                time(progress.max_event_us),
+                Some(progress.idle.to_string()),
+                Some(readers.join(", ")),
+            ]
+        })
+        .collect();
+    (text_schema(&["Table", "Column", "Watermark", "Newest event", "Idle", "Views"]), rows)
+}
+
+/// EXPLAIN: the circuit of a materialized view (also one that is about to be created), or DataFusion's plan of a query.
+pub async fn explain(session: &Session, statement: &ParsedStatement, analyze: bool) -> Result<Outcome, SqlError> {
+    let text = match &statement.statement {
+        Statement::CreateView { .. } => match session.database.plan_definition(statement).await? {
+            Install::View { plan: Some(plan), .. } => crate::plan::explain(&plan),
+            Install::View { plan: None, .. } => "computed when it is read".to_string(),
+            _ => "nothing to do: it exists".to_string(),
+        },
+        Statement::Query(query) => {
+            let bound = session.bind(query, &statement.sql).await?;
+            if analyze {
+                let started = std::time::Instant::now();
+                let (_, mut stream) = session.stream(bound, vec![]).await?;
+                let mut rows = 0;
+                while let Some(batch) = futures::StreamExt::next(&mut stream).await {
+                    rows += batch?.num_rows();
+                }
+                format!("rows: {rows}\ntime: {:.3} ms", started.elapsed().as_secs_f64() * 1e3)
+            } else {
+                session.explain_query(bound).await?
+            }
+        }
+        _ => return Err(SqlError::unsupported("EXPLAIN takes a query or a CREATE MATERIALIZED VIEW")),
+    };
+    let rows = text.lines().map(|line| vec![Some(line.to_string())]).collect();
+    text_rows(plan_schema(), rows, RowsTag::Explain)
+}
+
+pub fn display(plan: &dyn datafusion::physical_plan::ExecutionPlan) -> String {
+    displayable(plan).indent(false).to_string()
+}

@@ -1,0 +1,147 @@
+//! Records in, steps of the circuit out: the deterministic heart, used live, at start and for backfill alike.
+//!
+//! Several records may share a step, and the result must not show it. The one thing that could is lateness: a row is
+//! late against the watermark before *its own record*. So a record with a row that some window would refuse now, but
+//! would not have refused when the step began, starts a new step.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::Array;
+use dataflow::{Tick, ZSet};
+use sql::{RelationId, SqlError, TableDef};
+
+use crate::circuit::{Circuit, StepResult};
+use crate::record::{Part, RowsEntry};
+use crate::table::TableState;
+use crate::watermarks::{TableClock, Watermarks};
+
+pub struct Stepper {
+    pub circuit: Circuit,
+    pub watermarks: Watermarks,
+    tables: HashMap<RelationId, Table>,
+    pending: HashMap<RelationId, Vec<ZSet>>,
+    pending_rows: usize,
+    /// Some node may have something to do even without rows: time passed, or a view is new.
+    dirty: bool,
+}
+
+struct Table {
+    definition: Arc<TableDef>,
+    state: TableState,
+}
+
+impl Stepper {
+    /// Rows of one step at most, so that a long replay's batches stay of bounded size.
+    pub const STEP_ROWS_MAX: usize = 262_144;
+
+    pub fn new(workers: usize) -> Stepper {
+        Stepper {
+            circuit: Circuit::new(workers),
+            watermarks: Watermarks::default(),
+            tables: HashMap::new(),
+            pending: HashMap::new(),
+            pending_rows: 0,
+            dirty: false,
+        }
+    }
+
+    pub fn add_table(&mut self, definition: Arc<TableDef>) -> Result<(), SqlError> {
+        let state = TableState::new(&definition).map_err(|e| SqlError::internal(e.to_string()))?;
+        if let Some(clock) = TableClock::new(&definition) {
+            self.watermarks.tables.insert(definition.id, clock);
+        }
+        self.tables.insert(definition.id, Table { definition, state });
+        Ok(())
+    }
+
+    pub fn drop_table(&mut self, id: RelationId) {
+        self.tables.remove(&id);
+        self.watermarks.tables.remove(&id);
+    }
+
+    pub fn table_state_bytes(&self, id: RelationId) -> u64 {
+        self.tables.get(&id).map_or(0, |t| t.state.state_size().bytes as u64)
+    }
+
+    /// A view was added: its nodes run in the next step, whatever comes.
+    pub fn wake(&mut self) {
+        self.dirty = true;
+    }
+
+    pub fn has_pending(&self) -> bool {
+        self.dirty || self.pending_rows > 0
+    }
+
+    /// True when `entry` may not join the rows that wait for the next step.
+    pub fn must_step_before(&self, entry: &RowsEntry) -> bool {
+        if !self.has_pending() {
+            return false;
+        }
+        self.pending_rows >= Self::STEP_ROWS_MAX || entry.parts.iter().any(|part| self.splits(part))
+    }
+
+    fn splits(&self, part: &Part) -> bool {
+        let probes = self.watermarks.probes(part.relation);
+        if probes.is_empty() {
+            return false;
+        }
+        let Some((oldest, _)) = self.event_range(part) else { return false };
+        probes.iter().any(|probe| {
+            let watermark = self.watermarks.of_group(probe.group);
+            let end = probe.grid.first_close_us(oldest).saturating_add(probe.allowed_lateness_us);
+            self.watermarks.moved(probe.group) && watermark.closes(end)
+        })
+    }
+
+    /// Oldest and newest event time of a part; `None` without a watermark or when all are null.
+    fn event_range(&self, part: &Part) -> Option<(i64, i64)> {
+        let column = self.tables.get(&part.relation)?.definition.watermark.as_ref()?.column;
+        let times = crate::operators::microseconds(part.rows.column(column)).ok()?;
+        if times.null_count() == times.len() {
+            return None;
+        }
+        Some((arrow::compute::min(&times)?, arrow::compute::max(&times)?))
+    }
+
+    /// Takes a record's rows into the next step.
+    pub fn feed(&mut self, entry: &RowsEntry) -> Result<(), SqlError> {
+        for part in &entry.parts {
+            let range = self.event_range(part);
+            let Some(table) = self.tables.get_mut(&part.relation) else { continue };
+            let change = table.state.apply(part).map_err(|e| SqlError::internal(e.to_string()))?;
+            self.watermarks.on_rows(part.relation, range.map(|(_, newest)| newest), entry.arrival_us);
+            if !change.is_empty() {
+                self.pending_rows += change.len();
+                self.pending.entry(part.relation).or_default().push(change);
+            }
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    pub fn feed_clock(&mut self, now_us: i64) {
+        self.watermarks.on_clock(now_us);
+        self.dirty = true;
+    }
+
+    /// Runs the circuit over all that was fed. Gives the change of every table, too.
+    pub fn step(&mut self, tick: Tick) -> Result<(StepResult, HashMap<RelationId, ZSet>), SqlError> {
+        let mut changes = HashMap::new();
+        for (relation, parts) in self.pending.drain() {
+            let Some(table) = self.tables.get(&relation) else { continue };
+            let change = ZSet::concat(&table.definition.schema(), &parts)
+                .map_err(|e| SqlError::internal(e.to_string()))?;
+            changes.insert(relation, change);
+        }
+        self.pending_rows = 0;
+        self.dirty = false;
+        self.watermarks.mark_step();
+        let result = self.circuit.step(tick, changes.clone(), &self.watermarks);
+        Ok((result, changes))
+    }
+
+    pub fn tables(&self) -> BTreeSet<RelationId> {
+        self.tables.keys().copied().collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! From rows as they were sent to the exact change of a table.
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{SortOptions, take_record_batch};
+use arrow::row::{RowConverter, SortField};
+use dataflow::{KeyTable, StateSize, ZSet};
+use sql::{OnConflict, TableDef};
+use std::sync::Arc;
+
+use crate::record::Part;
+
+/// What a table has to remember to turn inserts into changes.
+pub enum TableState {
+    /// No key: every row counts, as it is.
+    Plain,
+    Keyed(Box<KeyedTable>),
+}
+
+impl TableState {
+    pub fn new(table: &TableDef) -> dataflow::Result<TableState> {
+        if table.primary_key.is_empty() {
+            return Ok(TableState::Plain);
+        }
+        Ok(TableState::Keyed(Box::new(KeyedTable::new(table)?)))
+    }
+
+    /// The change that a part of a record makes.
+    pub fn apply(&mut self, part: &Part) -> dataflow::Result<ZSet> {
+        match (self, &part.weights) {
+            (TableState::Plain, None) => Ok(ZSet::inserts(part.rows.clone())),
+            (TableState::Plain, Some(weights)) => Ok(ZSet::new(part.rows.clone(), weights.clone())),
+            (TableState::Keyed(table), weights) => table.apply(&part.rows, weights.as_deref()),
+        }
+    }
+
+    pub fn state_size(&self) -> StateSize {
+        match self {
+            TableState::Plain => StateSize::default(),
+            TableState::Keyed(table) => {
+                StateSize { rows: table.keys.len(), bytes: table.keys.size_bytes() + table.row_bytes }
+            }
+        }
+    }
+}
+
+/// The current row of every key, as arrow-row bytes.
+pub struct KeyedTable {
+    on_conflict: OnConflict,
+    key_columns: Vec<usize>,
+    key_converter: RowConverter,
+    row_converter: RowConverter,
+    keys: KeyTable,
+    // By slot of `keys`.
+    rows: Vec<Box<[u8]>>,
+    row_bytes: usize,
+    // Null-ness by column, for DO UPDATE IF NOT NULL.
+    schema: arrow::datatypes::SchemaRef,
+}
+
+impl KeyedTable {
+    fn new(table: &TableDef) -> dataflow::Result<KeyedTable> {
+        let field = |c: usize| {
+            SortField::new_with_options(table.columns[c].data_type.clone(), SortOptions::default())
+        };
+        Ok(KeyedTable {
+            on_conflict: table.on_conflict,
+            key_columns: table.primary_key.clone(),
+            key_converter: RowConverter::new(table.primary_key.iter().map(|c| field(*c)).collect())?,
+            row_converter: RowConverter::new((0..table.columns.len()).map(field).collect())?,
+            keys: KeyTable::new(),
+            rows: Vec::new(),
+            row_bytes: 0,
+            schema: table.schema(),
+        })
+    }
+
+    fn apply(&mut self, rows: &RecordBatch, weights: Option<&[i64]>) -> dataflow::Result<ZSet> {
+        if self.on_conflict == OnConflict::DoUpdateIfNotNull && weights.is_none() && rows.num_rows() > 1 {
+            // Each row may build on the one before.
+            let parts = (0..rows.num_rows())
+                .map(|row| self.apply(&rows.slice(row, 1), None))
+                .collect::<dataflow::Result<Vec<_>>>()?;
+            return ZSet::concat(&self.schema, &parts);
+        }
+        let merged;
+        let rows = if self.on_conflict == OnConflict::DoUpdateIfNotNull && weights.is_none() {
+            merged = self.merge_with_current(rows)?;
+            &merged
+        } else {
+            rows
+        };
+        let key_columns: Vec<_> = self.key_columns.iter().map(|c| rows.column(*c).clone()).collect();
+        let keys = self.key_converter.convert_columns(&key_columns)?;
+        let values = self.row_converter.convert_columns(rows.columns())?;
+        // Old rows as bytes, new rows by number: both become columns at the end.
+        let mut removed: Vec<Box<[u8]>> = Vec::new();
+        let mut inserted: Vec<u32> = Vec::new();
+        for row in 0..rows.num_rows() {
+            let weight = weights.map_or(1, |w| w[row]);
+            let (key, value) = (keys.row(row), values.row(row));
+            if weight < 0 {
+                // The key decides, not the image: the row may have been overwritten since it was read.
+                if let Some(slot) = self.keys.find(key.as_ref()) {
+                    let old = std::mem::take(&mut self.rows[slot as usize]);
+                    self.row_bytes -= old.len();
+                    removed.push(old);
+                    self.keys.remove(slot);
+                }
+                continue;
+            }
+            let (slot, new) = self.keys.insert(key.as_ref());
+            if new {
+                self.rows.resize(self.rows.len().max(slot as usize + 1), Box::default());
+            } else if self.on_conflict == OnConflict::DoNothing && weights.is_none() {
+                continue;
+            } else if *self.rows[slot as usize] == *value.as_ref() {
+                continue;
+            } else {
+                let old = std::mem::take(&mut self.rows[slot as usize]);
+                self.row_bytes -= old.len();
+                removed.push(old);
+            }
+            self.row_bytes += value.as_ref().len();
+            self.rows[slot as usize] = value.as_ref().into();
+            inserted.push(row as u32);
+        }
+        if removed.is_empty() && inserted.len() == rows.num_rows() {
+            return Ok(ZSet::inserts(conform(rows, &self.schema)?));
+        }
+        let parser = self.row_converter.parser();
+        let old = self.row_converter.convert_rows(removed.iter().map(|bytes| parser.parse(bytes)))?;
+        let old = RecordBatch::try_new(Arc::clone(&self.schema), old)?;
+        let new = conform(&take_record_batch(rows, &UInt32Array::from(inserted))?, &self.schema)?;
+        // Insertions first: no running total goes below zero on the way.
+        ZSet::concat(&self.schema, &[ZSet::inserts(new), ZSet::inserts(old).negate()])
+    }
+
+    /// A one-row batch with its nulls filled from the row that is there.
+    fn merge_with_current(&self, row: &RecordBatch) -> dataflow::Result<RecordBatch> {
+        let key_columns: Vec<_> = self.key_columns.iter().map(|c| row.column(*c).clone()).collect();
+        let keys = self.key_converter.convert_columns(&key_columns)?;
+        let Some(slot) = self.keys.find(keys.row(0).as_ref()) else { return Ok(row.clone()) };
+        let parser = self.row_converter.parser();
+        let current = self.row_converter.convert_rows([parser.parse(&self.rows[slot as usize])])?;
+        let columns = row
+            .columns()
+            .iter()
+            .zip(&current)
+            .map(|(new, old)| if new.is_null(0) { Arc::clone(old) } else { Arc::clone(new) })
+            .collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+/// The same columns under the table's schema: names and nullability as declared.
+fn conform(rows: &RecordBatch, schema: &arrow::datatypes::SchemaRef) -> dataflow::Result<RecordBatch> {
+    Ok(RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())?)
+}

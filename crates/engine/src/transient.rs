@@ -1,0 +1,165 @@
+//! The engine without a log: views over replayable inputs, kept in memory.
+//!
+//! For inputs that are durable elsewhere and can be read again (files), for benchmarks, and to check a pack's
+//! statements without a server. The planner, the circuit and the stores are those of the database.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use dataflow::{Tick, Watermark};
+use datafusion::execution::SessionState;
+use sql::{Catalog, ParsedStatement, RelationId, SqlError, TableDef};
+
+use crate::circuit::NodeId;
+use crate::definition::{self, Install, ViewProperties};
+use crate::plan::StreamPlan;
+use crate::record::{Part, RowsEntry};
+use crate::stepper::Stepper;
+use crate::view_store::Store;
+
+pub struct Transient {
+    base: Arc<SessionState>,
+    catalog: Arc<Catalog>,
+    properties: ViewProperties,
+    stepper: Stepper,
+    views: BTreeMap<String, View>,
+    tick: Tick,
+    late_rows: u64,
+}
+
+struct View {
+    id: RelationId,
+    root: NodeId,
+    plan: Arc<StreamPlan>,
+    store: Store,
+}
+
+impl Transient {
+    pub fn new(workers: usize) -> Transient {
+        Transient {
+            base: Arc::new(sql::planner::session_state(&Default::default())),
+            catalog: Arc::new(Catalog { next_id: crate::system::FIRST_USER_ID, ..Default::default() }),
+            properties: ViewProperties::default(),
+            stepper: Stepper::new(workers),
+            views: BTreeMap::new(),
+            tick: Tick(0),
+            late_rows: 0,
+        }
+    }
+
+    /// Carries out definitions, before any rows.
+    ///
+    /// # Errors
+    /// The first statement that doesn't parse or plan; other statements than definitions.
+    pub fn define(&mut self, sql: &str) -> Result<(), SqlError> {
+        sql::parse(sql)?.iter().try_for_each(|statement| self.define_one(statement))
+    }
+
+    pub fn define_one(&mut self, statement: &ParsedStatement) -> Result<(), SqlError> {
+        let id = RelationId(self.catalog.next_id);
+        let planned = definition::plan(statement, id, &self.catalog, &self.properties, &self.base);
+        let install = futures::executor::block_on(planned).map_err(|e| e.shifted(statement.offset))?;
+        let mut catalog = Catalog::clone(&self.catalog);
+        catalog.next_id += 1;
+        match install {
+            Install::Nothing => {}
+            Install::Table(table) => {
+                self.stepper.add_table(Arc::clone(&table))?;
+                catalog.tables.insert(table.name.clone(), table);
+            }
+            Install::View { view, plan } => {
+                if let Some(plan) = plan {
+                    self.add_view(&view.name, id, plan)?;
+                }
+                catalog.views.insert(view.name.clone(), view);
+            }
+            Install::Index(index) => {
+                catalog.indexes.insert(index.name.clone(), index);
+            }
+            Install::Drop(_) => return Err(SqlError::unsupported("DROP needs a database")),
+        }
+        self.catalog = Arc::new(catalog);
+        Ok(())
+    }
+
+    fn add_view(&mut self, name: &str, id: RelationId, plan: Arc<StreamPlan>) -> Result<(), SqlError> {
+        let roots: HashMap<RelationId, NodeId> = self.views.values().map(|v| (v.id, v.root)).collect();
+        let watermarks = &mut self.stepper.watermarks;
+        let root = self.stepper.circuit.add_view(id, &plan, &roots, watermarks).map_err(internal)?;
+        self.stepper.wake();
+        let promises = &plan.root().properties;
+        let schema = Arc::clone(&plan.root().schema);
+        let key = promises.key.clone().unwrap_or_default();
+        let store = if promises.append_only { Store::append_only(schema) } else { Store::view(schema, key).map_err(internal)? };
+        self.properties.insert(name.to_string(), promises.clone());
+        self.views.insert(name.to_string(), View { id, root, plan, store });
+        Ok(())
+    }
+
+    pub fn table(&self, name: &str) -> Option<&Arc<TableDef>> {
+        self.catalog.tables.get(name)
+    }
+
+    /// Rows of a table as it stores them; they are counted with the next [`Transient::step`].
+    pub fn feed(&mut self, table: &str, rows: RecordBatch) -> Result<(), SqlError> {
+        let definition = self.catalog.tables.get(table);
+        let definition = definition.ok_or_else(|| SqlError::internal(format!("table \"{table}\" exists")))?;
+        let rows = RecordBatch::try_new(definition.schema(), rows.columns().to_vec())
+            .map_err(|e| SqlError::internal(e.to_string()))?;
+        let accepted = rows.num_rows() as u64;
+        let part = Part { relation: definition.id, rows, weights: None };
+        let entry =
+            RowsEntry { table: definition.id, arrival_us: 0, request: None, accepted, duplicates: 0, parts: vec![part] };
+        if self.stepper.must_step_before(&entry) {
+            self.step()?;
+        }
+        self.stepper.feed(&entry)
+    }
+
+    pub fn step(&mut self) -> Result<(), SqlError> {
+        self.tick.0 += 1;
+        let (result, _) = self.stepper.step(self.tick)?;
+        if let Some((_, error)) = result.failed.first() {
+            return Err(SqlError::internal(error.clone()));
+        }
+        self.late_rows += result.late.iter().map(|l| l.rows.num_rows() as u64).sum::<u64>();
+        for view in self.views.values_mut() {
+            if let Some(change) = result.outputs.get(&view.root) {
+                view.store.apply(change).map_err(internal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inputs have ended: every window closes.
+    pub fn finish(&mut self) -> Result<(), SqlError> {
+        self.step()?;
+        self.stepper.watermarks.finish(Watermark::MAX);
+        self.stepper.wake();
+        self.step()
+    }
+
+    /// The rows of a view.
+    pub fn rows(&self, view: &str) -> Result<Vec<RecordBatch>, SqlError> {
+        let view = self.views.get(view).ok_or_else(|| SqlError::internal(format!("view \"{view}\" exists")))?;
+        view.store.snapshot().batches(None, 65_536).collect::<Result<Vec<_>, _>>().map_err(internal)
+    }
+
+    pub fn row_count(&self, view: &str) -> usize {
+        self.views.get(view).map_or(0, |v| v.store.len())
+    }
+
+    pub fn explain(&self, view: &str) -> String {
+        self.views.get(view).map_or(String::new(), |v| crate::plan::explain(&v.plan))
+    }
+
+    /// Rows that windows ignored so far.
+    pub fn late_rows(&self) -> u64 {
+        self.late_rows
+    }
+}
+
+fn internal(error: dataflow::Error) -> SqlError {
+    SqlError::internal(error.to_string())
+}

@@ -1,0 +1,9 @@
+//! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
+
+mod engine {
+    mod generate;
+    mod harness;
+    mod oracle;
+    mod statements;
+    mod windows;
+}

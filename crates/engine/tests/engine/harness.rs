@@ -1,0 +1,116 @@
+//! A database in a temporary directory, and its answers as sorted text.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use dataflow::{DecodedRows, Tick};
+use engine::{Database, IngestMeta, Options, Outcome, Receipt};
+use futures::StreamExt;
+use sql::SqlError;
+
+pub struct Harness {
+    pub directory: tempfile::TempDir,
+    pub workers: usize,
+    database: Option<Arc<Database>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Harness {
+    pub fn new(workers: usize) -> Harness {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut harness =
+            Harness { directory: tempfile::tempdir().unwrap(), workers, database: None, runtime };
+        harness.restart();
+        harness
+    }
+
+    pub fn database(&self) -> &Arc<Database> {
+        self.database.as_ref().unwrap()
+    }
+
+    /// Closes and opens the data directory.
+    pub fn restart(&mut self) {
+        self.database = None;
+        let options = Options {
+            data_dir: self.directory.path().to_path_buf(),
+            workers: self.workers,
+            memory_bytes: 1 << 30,
+        };
+        self.database = Some(Database::open(options).unwrap());
+    }
+
+    /// Rows of the last statement, one text per row, sorted; command tags for statements without rows.
+    pub fn try_run(&self, sql: &str) -> Result<Vec<String>, SqlError> {
+        let session = self.database().session();
+        self.runtime.block_on(async {
+            let mut out = Vec::new();
+            for statement in session.parse(sql)? {
+                out = match session.run(&statement, vec![]).await? {
+                    Outcome::Command { tag } => vec![tag],
+                    Outcome::CopyIn { .. } => vec!["COPY".into()],
+                    Outcome::Rows { mut stream, .. } => {
+                        let mut rows = Vec::new();
+                        while let Some(batch) = stream.next().await {
+                            rows.extend(texts(&batch?));
+                        }
+                        rows.sort();
+                        rows
+                    }
+                };
+            }
+            Ok(out)
+        })
+    }
+
+    pub fn run(&self, sql: &str) -> Vec<String> {
+        self.try_run(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}"))
+    }
+
+    pub fn error(&self, sql: &str) -> SqlError {
+        match self.try_run(sql) {
+            Ok(rows) => panic!("{sql} should fail, gave {rows:?}"),
+            Err(error) => error,
+        }
+    }
+
+    pub fn ingest(&self, table: &str, rows: RecordBatch, meta: IngestMeta) -> Result<Receipt, SqlError> {
+        let count = rows.num_rows() as u32;
+        let absent = vec![None; rows.num_columns()];
+        let rows = DecodedRows {
+            batch: rows,
+            absent,
+            row_numbers: (0..count).collect(),
+            raw_ranges: vec![],
+            rejected: vec![],
+        };
+        self.runtime.block_on(self.database().ingest(table, rows, meta))
+    }
+
+    pub fn wait(&self, tick: Tick) {
+        let wait = self.database().wait_tick(tick, std::time::Duration::from_secs(60));
+        self.runtime.block_on(wait).unwrap();
+    }
+}
+
+/// Rows as text. Floats are cut to ten digits: the batch engine adds them in another order.
+fn texts(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    (0..batch.num_rows())
+        .map(|row| {
+            let cells = batch.columns().iter().map(|column| match column.data_type() {
+                DataType::Float64 if column.is_valid(row) => digits(column.as_primitive::<Float64Type>().value(row)),
+                DataType::Float32 if column.is_valid(row) => {
+                    digits(f64::from(column.as_primitive::<Float32Type>().value(row)))
+                }
+                _ => ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(row).to_string(),
+            });
+            cells.collect::<Vec<_>>().join(" | ")
+        })
+        .collect()
+}
+
+fn digits(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:.9e}") }
+}

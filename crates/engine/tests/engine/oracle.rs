@@ -1,0 +1,72 @@
+//! The oracle: after any history, a materialized view equals its query run as a batch.
+//!
+//! `SHOPSTREAM_ORACLE_SECONDS` sets how long to search (default 30), `SHOPSTREAM_ORACLE_SEED` replays one case.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::generate::Table;
+use super::harness::Harness;
+
+#[test]
+fn views_equal_their_queries() {
+    if let Ok(seed) = std::env::var("SHOPSTREAM_ORACLE_SEED") {
+        return case(seed.parse().expect("a seed is a number"));
+    }
+    let seconds = std::env::var("SHOPSTREAM_ORACLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(30);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut cases = 0u64;
+    while Instant::now() < until {
+        case(fastrand::u64(..));
+        cases += 1;
+    }
+    println!("oracle: {cases} random cases, each of several views and restarts, no difference");
+    assert!(cases > 0, "no time to test anything");
+}
+
+fn case(seed: u64) {
+    let outcome = std::panic::catch_unwind(|| run_case(seed));
+    if let Err(panic) = outcome {
+        eprintln!("replay with SHOPSTREAM_ORACLE_SEED={seed}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn run_case(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let mut harness = Harness::new(1 + rng.usize(..3));
+    let events = rng.bool();
+    let mut tables = [Table::random(&mut rng, "t", events), Table::random(&mut rng, "u", false)];
+    for table in &tables {
+        harness.run(&table.create());
+    }
+    let mut views: Vec<(String, String)> = Vec::new();
+    let rounds = rng.usize(3..9);
+    for round in 0..rounds {
+        if round == 0 || rng.u8(..3) == 0 {
+            for _ in 0..rng.usize(1..4) {
+                let query = tables[rng.usize(..2)].query(&tables[rng.usize(..2)], &mut rng);
+                let name = format!("v{}", views.len());
+                harness.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"));
+                views.push((name, query));
+            }
+        }
+        for _ in 0..rng.usize(1..5) {
+            let table = rng.usize(..2);
+            let statement = tables[table].change(&mut rng);
+            harness.run(&statement);
+        }
+        if rng.u8(..4) == 0 {
+            harness.restart();
+        }
+        harness.run("FLUSH");
+        for (name, query) in &views {
+            let (view, batch) = (harness.run(&format!("SELECT * FROM {name}")), harness.run(query));
+            assert_eq!(view, batch, "seed {seed}, round {round}, view {name}: {query}");
+        }
+        let status = harness.database().status();
+        let suspended: Vec<_> = status.views.iter().filter(|(_, v)| v.suspended.is_some()).collect();
+        assert!(suspended.is_empty(), "seed {seed}: {suspended:?}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Event time: windows close, late rows are found again, and the cut into steps does not show.
+
+use fastrand::Rng;
+
+use super::harness::Harness;
+
+const EVENTS: &str = "CREATE TABLE e (item INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
+
+fn insert(db: &Harness, rows: &[(i32, i64)]) {
+    let rows: Vec<String> = rows.iter().map(|(item, s)| format!("({item}, to_timestamp({s}))")).collect();
+    db.run(&format!("INSERT INTO e VALUES {}", rows.join(", ")));
+}
+
+#[test]
+fn a_window_is_emitted_once_when_the_watermark_passes_its_end() {
+    let db = Harness::new(1);
+    db.run(EVENTS);
+    db.run("CREATE MATERIALIZED VIEW v AS SELECT window_start, count(*) AS n FROM TUMBLE(e, ts, INTERVAL '1 minute') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE");
+    insert(&db, &[(1, 10), (1, 59), (1, 64)]);
+    assert_eq!(db.run("SELECT * FROM v"), Vec::<String>::new(), "the watermark is at 59 s");
+    insert(&db, &[(1, 58), (1, 65)]);
+    assert_eq!(db.run("SELECT * FROM v"), ["1970-01-01T00:00:00Z | 3"]);
+    insert(&db, &[(1, 59)]);
+    assert_eq!(db.run("SELECT * FROM v"), ["1970-01-01T00:00:00Z | 3"], "a late row changes nothing");
+    assert_eq!(db.run("SELECT relation, views FROM late_rows"), ["e | v"]);
+}
+
+#[test]
+fn lateness_is_judged_by_the_record_before_it_whatever_the_steps() {
+    // Rows that arrive in one record are judged by the watermark before that record.
+    for workers in [1, 3] {
+        let mut db = Harness::new(workers);
+        db.run(EVENTS);
+        db.run("CREATE MATERIALIZED VIEW v AS SELECT window_start, item, count(*) AS n FROM HOP(e, ts, INTERVAL '10 seconds', INTERVAL '30 seconds') GROUP BY window_start, window_end, item");
+        let mut rng = Rng::with_seed(11);
+        let mut second = 0;
+        for _ in 0..60 {
+            second += rng.i64(..9);
+            let rows: Vec<(i32, i64)> =
+                (0..rng.usize(1..6)).map(|_| (rng.i32(..3), (second - rng.i64(..40)).max(0))).collect();
+            insert(&db, &rows);
+        }
+        let live = db.run("SELECT * FROM v");
+        let late = db.run("SELECT * FROM late_rows");
+        assert!(!late.is_empty(), "the test has late rows");
+        // After a restart the log is replayed in steps of another size.
+        db.restart();
+        assert_eq!(db.run("SELECT * FROM v"), live);
+        assert_eq!(db.run("SELECT * FROM late_rows"), late);
+        // A view that is created later sees the same records.
+        db.run("CREATE MATERIALIZED VIEW v2 AS SELECT window_start, item, count(*) AS n, 1 AS x FROM HOP(e, ts, INTERVAL '10 seconds', INTERVAL '30 seconds') GROUP BY window_start, window_end, item");
+        assert_eq!(db.run("SELECT window_start, item, n FROM v2"), live);
+    }
+}
+
+#[test]
+fn rows_from_the_future_are_rejected_and_push_no_watermark() {
+    let db = Harness::new(1);
+    db.run(EVENTS);
+    assert_eq!(db.error("INSERT INTO e VALUES (1, '2999-01-01')").state.code(), "22023");
+    insert(&db, &[(1, 100)]);
+    assert!(db.run("SHOW WATERMARKS")[0].contains("1970-01-01T00:01:35Z"));
+}
+
+#[test]
+fn closed_windows_free_their_state() {
+    let db = Harness::new(2);
+    db.run(EVENTS);
+    db.run("CREATE MATERIALIZED VIEW v AS SELECT window_start, item, count(*) AS n FROM TUMBLE(e, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, item");
+    db.run("INSERT INTO e SELECT x % 1000, to_timestamp(x / 100) FROM generate_series(0, 100000) AS g(x)");
+    insert(&db, &[(1, 100_000)]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    insert(&db, &[(1, 100_001)]);
+    let status = db.database().status();
+    assert!(status.views["v"].state_rows <= 2, "{:?}", status.views["v"]);
+    assert_eq!(status.views["v"].rows, 100_002, "the view keeps the results");
+}
+
+#[test]
+fn cumulate_and_flink_spelling() {
+    let db = Harness::new(1);
+    db.run(EVENTS);
+    db.run("CREATE MATERIALIZED VIEW a AS SELECT window_end, count(DISTINCT item) AS uv FROM CUMULATE(e, ts, INTERVAL '10 minutes', INTERVAL '1 day') GROUP BY window_start, window_end");
+    db.run("CREATE MATERIALIZED VIEW b AS SELECT window_end, count(DISTINCT item) AS uv FROM TABLE(CUMULATE(TABLE e, DESCRIPTOR(ts), INTERVAL '10' MINUTES, INTERVAL '1' DAY)) GROUP BY window_start, window_end");
+    insert(&db, &[(1, 10), (2, 700), (1, 1300)]);
+    let rows = db.run("SELECT * FROM a");
+    assert_eq!(rows.len(), 144);
+    assert_eq!(&rows[..3], ["1970-01-01T00:10:00Z | 1", "1970-01-01T00:20:00Z | 2", "1970-01-01T00:30:00Z | 2"]);
+    assert_eq!(rows, db.run("SELECT * FROM b"));
+}

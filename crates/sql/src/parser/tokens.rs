@@ -1,0 +1,207 @@
+//! From text to tokens: positions, splitting at semicolons, and the small rewrites that let
+//! sqlparser read our dialect.
+//!
+//! Rewrites drop tokens and never invent any, so that every token that is left still says where it
+//! stood in the user's text.
+
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+
+use crate::{Result, SqlError, SqlState};
+
+/// Finds characters and bytes from the line and column of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Positions<'a> {
+    text: &'a str,
+    /// Byte offset of each line's start.
+    lines: Vec<usize>,
+}
+
+impl<'a> Positions<'a> {
+    pub(crate) fn new(text: &'a str) -> Positions<'a> {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Positions { text, lines }
+    }
+
+    /// Byte offset; the end of the text for an empty location, which stands for "end of input".
+    pub(crate) fn byte(&self, location: Location) -> usize {
+        self.byte_at(location.line, location.column)
+    }
+
+    pub(crate) fn byte_at(&self, line: u64, column: u64) -> usize {
+        let Some(start) = line.checked_sub(1).and_then(|line| self.lines.get(line as usize)) else {
+            return self.text.len();
+        };
+        let rest = &self.text[*start..];
+        rest.char_indices()
+            .nth(column.saturating_sub(1) as usize)
+            .map_or(self.text.len(), |(offset, _)| start + offset)
+    }
+
+    /// 1-based character position, as error messages give it.
+    pub(crate) fn character(&self, location: Location) -> usize {
+        self.character_at(location.line, location.column)
+    }
+
+    pub(crate) fn character_at(&self, line: u64, column: u64) -> usize {
+        self.text[..self.byte_at(line, column)].chars().count() + 1
+    }
+
+    pub(crate) fn slice(&self, span: Span) -> &'a str {
+        let (start, end) = (self.byte(span.start), self.byte(span.end));
+        self.text.get(start..end.max(start)).unwrap_or_default()
+    }
+}
+
+/// The tokens of one statement, white space and comments left out, with spans that count from the
+/// statement's own start.
+#[derive(Debug)]
+pub(crate) struct StatementTokens<'a> {
+    pub(crate) sql: &'a str,
+    /// Characters of the request before `sql`.
+    pub(crate) offset: usize,
+    pub(crate) tokens: Vec<TokenWithSpan>,
+}
+
+/// Splits a request at its semicolons. Empty statements are left out.
+pub(crate) fn split(request: &str) -> Result<Vec<StatementTokens<'_>>> {
+    let positions = Positions::new(request);
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, request).tokenize_with_location().map_err(|error| {
+        SqlError::new(SqlState::SyntaxError, unterminated(&error.message)).at(positions.character(error.location))
+    })?;
+
+    let mut statements = Vec::new();
+    let mut current: Vec<TokenWithSpan> = Vec::new();
+    for token in tokens {
+        match token.token {
+            Token::Whitespace(_) | Token::EOF => {}
+            Token::SemiColon => statements.extend(finish(request, &positions, std::mem::take(&mut current))),
+            _ => current.push(token),
+        }
+    }
+    statements.extend(finish(request, &positions, current));
+    Ok(statements)
+}
+
+fn finish<'a>(
+    request: &'a str,
+    positions: &Positions<'a>,
+    mut tokens: Vec<TokenWithSpan>,
+) -> Option<StatementTokens<'a>> {
+    let start = tokens.first()?.span.start;
+    let end = tokens.last()?.span.end;
+    let sql = positions.slice(Span::new(start, end));
+    for token in &mut tokens {
+        token.span = Span::new(rebased(token.span.start, start), rebased(token.span.end, start));
+    }
+    let offset = request[..positions.byte(start)].chars().count();
+    Some(StatementTokens { sql, offset, tokens })
+}
+
+/// The location counted from `origin` instead of from the start of the request.
+pub(crate) fn rebased(location: Location, origin: Location) -> Location {
+    let line = location.line - origin.line + 1;
+    match location.line == origin.line {
+        true => Location::new(line, location.column - origin.column + 1),
+        false => Location::new(line, location.column),
+    }
+}
+
+/// "Unterminated string literal" in PostgreSQL's words.
+fn unterminated(message: &str) -> String {
+    match message {
+        "Unterminated string literal" => "unterminated quoted string".to_string(),
+        "Unexpected EOF while in a multi-line comment" => "unterminated /* comment".to_string(),
+        other if other.starts_with("Expected close delimiter '\"'") => "unterminated quoted identifier".to_string(),
+        other => super::errors::lower_first(other),
+    }
+}
+
+/// True for the unquoted word, in any case.
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// Cuts a trailing `EMIT ON WINDOW CLOSE` off and says whether it was there.
+pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> bool {
+    const CLAUSE: [&str; 4] = ["EMIT", "ON", "WINDOW", "CLOSE"];
+    let Some(start) = tokens.len().checked_sub(CLAUSE.len()) else { return false };
+    let found = tokens[start..].iter().zip(CLAUSE).all(|(token, word)| is_word(&token.token, word));
+    if found {
+        tokens.truncate(start);
+    }
+    found
+}
+
+/// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` into `TUMBLE(t, ts, ...)`, and so for
+/// HOP and CUMULATE.
+///
+/// # Errors
+///
+/// SESSION in this spelling, and temporal joins: they come with a later version.
+pub(crate) fn rewrite_query(tokens: Vec<TokenWithSpan>, positions: &Positions<'_>) -> Result<Vec<TokenWithSpan>> {
+    let mut dropped = vec![false; tokens.len()];
+    let word_at = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
+    let token_at = |at: usize, token: Token| tokens.get(at).is_some_and(|found| found.token == token);
+
+    for at in 0..tokens.len() {
+        let refused = |what: &str| {
+            Err(SqlError::unsupported(format!("{what} is not supported in this version"))
+                .at(positions.character(tokens[at].span.start)))
+        };
+        if word_at(at, "FOR") && word_at(at + 1, "SYSTEM_TIME") {
+            return refused("FOR SYSTEM_TIME AS OF");
+        }
+        if word_at(at, "SESSION") && token_at(at + 1, Token::LParen) && at > 0 && word_at(at - 1, "FROM") {
+            return refused("SESSION window");
+        }
+        if !(word_at(at, "TABLE") && token_at(at + 1, Token::LParen)) {
+            continue;
+        }
+        if word_at(at + 2, "SESSION") && token_at(at + 3, Token::LParen) {
+            return refused("SESSION window");
+        }
+        let window = ["TUMBLE", "HOP", "CUMULATE"].iter().any(|name| word_at(at + 2, name));
+        if !(window && token_at(at + 3, Token::LParen)) {
+            continue;
+        }
+        let Some(inner_close) = closing(&tokens, at + 3) else { continue };
+        if !token_at(inner_close + 1, Token::RParen) {
+            continue;
+        }
+        dropped[at] = true;
+        dropped[at + 1] = true;
+        dropped[inner_close + 1] = true;
+        if word_at(at + 4, "TABLE") {
+            dropped[at + 4] = true;
+        }
+        for inside in at + 4..inner_close {
+            if word_at(inside, "DESCRIPTOR") && token_at(inside + 1, Token::LParen) {
+                let Some(close) = closing(&tokens, inside + 1) else { continue };
+                dropped[inside] = true;
+                dropped[inside + 1] = true;
+                dropped[close] = true;
+            }
+        }
+    }
+    Ok(tokens.into_iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(token, _)| token).collect())
+}
+
+/// Number of the parenthesis that closes the one at `open`.
+pub(crate) fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}

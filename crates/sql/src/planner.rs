@@ -1,0 +1,155 @@
+//! Binding and planning with DataFusion, set up to speak the dialect.
+//!
+//! ```text
+//! ast --relations: TUMBLE, HOP, CUMULATE--> logical plan --+--> batch: DataFusion optimizes and runs it
+//!                                                          \--> optimize_for_streaming: the engine lowers it
+//! ```
+
+mod checked;
+mod definitions;
+mod errors;
+mod relations;
+mod streaming;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::config::Dialect;
+use datafusion::common::{DFSchema, DataFusionError};
+use datafusion::execution::context::{QueryPlanner, SessionContext};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as PlannerStatement;
+use datafusion::sql::sqlparser::ast;
+
+pub use self::checked::checked_physical_expr;
+pub use self::definitions::bind_table;
+pub use self::errors::from_datafusion;
+pub use self::streaming::optimize_for_streaming;
+use crate::types::DialectTypes;
+use crate::window_tvf::WindowTvfPlanner;
+use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, functions, suggest};
+
+/// What a session's planner needs to know.
+#[derive(Clone, Debug)]
+pub struct PlannerConfig {
+    /// Threads a batch query may use.
+    pub target_partitions: usize,
+    /// Rows in a batch.
+    pub batch_size: usize,
+    /// Memory pool, disk manager and caches, shared by all sessions.
+    pub runtime: Arc<RuntimeEnv>,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        PlannerConfig { target_partitions: 1, batch_size: 8192, runtime: Arc::new(RuntimeEnv::default()) }
+    }
+}
+
+/// A session state of the dialect, with an empty catalog `dev`.`public`.
+pub fn session_state(config: &PlannerConfig) -> SessionState {
+    let mut session = SessionConfig::new()
+        .with_default_catalog_and_schema(DEFAULT_DATABASE, DEFAULT_SCHEMA)
+        .with_information_schema(true)
+        .with_target_partitions(config.target_partitions.max(1))
+        .with_batch_size(config.batch_size.max(1));
+    let options = session.options_mut();
+    options.sql_parser.dialect = Dialect::PostgreSQL;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    // A literal such as 0.1 is a numeric, so that money stays exact, as in PostgreSQL.
+    options.sql_parser.parse_float_as_decimal = true;
+    options.execution.time_zone = Some("UTC".to_string());
+
+    let mut builder = SessionStateBuilder::new_with_default_features()
+        .with_config(session)
+        .with_runtime_env(Arc::clone(&config.runtime))
+        .with_relation_planners(vec![Arc::new(relations::WindowRelations)])
+        .with_type_planner(Arc::new(DialectTypes))
+        .with_query_planner(Arc::new(BatchPlanner))
+        .with_analyzer_rule(Arc::new(checked::ConstantArithmetic));
+    // Ours come before DataFusion's planners and, by name, replace its functions.
+    builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(functions::JsonOperators));
+    builder.scalar_functions().get_or_insert_with(Vec::new).extend(functions::all());
+    builder.build()
+}
+
+/// [`session_state`] as a context, which registers tables and runs plans.
+pub fn session_context(config: &PlannerConfig) -> SessionContext {
+    SessionContext::new_with_state(session_state(config))
+}
+
+/// Binds a query: names become columns, types are checked. `sql` is the text the query was parsed
+/// from (for a parsed statement its own text), and error positions count within it.
+pub async fn bind_query(state: &SessionState, query: &ast::Query, sql: &str) -> Result<LogicalPlan> {
+    bind_statement(state, ast::Statement::Query(Box::new(query.clone())), sql).await
+}
+
+/// Binds any statement that sqlparser knows, e.g. an INSERT; which ones to allow is the caller's matter.
+pub async fn bind_statement(state: &SessionState, mut statement: ast::Statement, sql: &str) -> Result<LogicalPlan> {
+    relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
+    match state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await {
+        Ok(plan) => Ok(plan),
+        Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
+    }
+}
+
+/// Binds an expression over the columns of `schema`, as kept for DEFAULT, CHECK and generated columns.
+pub fn bind_expr(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
+    let expr = ast::ExprWithAlias { expr: crate::parse_expr(sql)?, alias: None };
+    state
+        .create_logical_expr_from_sql_expr(expr, schema)
+        .map_err(|error| with_hint(state, from_datafusion(error, sql)))
+}
+
+/// Suggests what an unknown table or function may have meant; columns have their hint already.
+fn with_hint(state: &SessionState, mut error: SqlError) -> SqlError {
+    if error.hint.is_none() {
+        error.hint = match error.state {
+            SqlState::UndefinedTable => table_hint(state, &error.message),
+            SqlState::UndefinedFunction => function_hint(state, &error.message),
+            _ => None,
+        };
+    }
+    error
+}
+
+/// The known table or view that an unknown one may have meant.
+fn table_hint(state: &SessionState, message: &str) -> Option<String> {
+    let wrong = message.split('"').nth(1)?;
+    let names = state.catalog_list().catalog(DEFAULT_DATABASE)?.schema(DEFAULT_SCHEMA)?.table_names();
+    suggest::closest(wrong, names.iter().map(String::as_str)).map(suggest::did_you_mean)
+}
+
+fn function_hint(state: &SessionState, message: &str) -> Option<String> {
+    let wrong = message.strip_prefix("function ")?.strip_suffix(" does not exist")?;
+    let scalar = state.scalar_functions().keys();
+    let others = state.aggregate_functions().keys().chain(state.window_functions().keys());
+    suggest::closest(wrong, scalar.chain(others).map(String::as_str)).map(suggest::did_you_mean)
+}
+
+/// Plans batch queries: DataFusion's planner, our window functions, and arithmetic that does not wrap.
+#[derive(Debug)]
+struct BatchPlanner;
+
+#[async_trait]
+impl QueryPlanner for BatchPlanner {
+    async fn create_physical_plan(
+        &self,
+        logical_plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let plan = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowTvfPlanner)])
+            .create_physical_plan(logical_plan, session)
+            .await?;
+        checked::checked_plan(plan)
+    }
+}

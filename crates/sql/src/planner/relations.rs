@@ -1,0 +1,255 @@
+//! Window table functions in FROM, and the refusal of relations that DataFusion does not plan.
+//!
+//! DataFusion looks tables up before it plans, and finds them by walking the syntax tree. The first
+//! argument of `TUMBLE(t, ...)` is not a relation there, so [`prepare`] wraps it: `(SELECT * FROM t)`.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::common::{Column, DataFusionError, Diagnostic, Result, Span};
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
+use datafusion::sql::sqlparser::ast::{
+    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitMut,
+    VisitorMut,
+};
+use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
+
+use crate::types::name_of;
+use crate::window_tvf::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
+use crate::{SqlError, SqlState, duration};
+
+#[derive(Clone, Copy)]
+enum Function {
+    Tumble,
+    Hop,
+    Cumulate,
+}
+
+impl Function {
+    fn named(name: &ObjectName) -> Option<Function> {
+        let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return None };
+        match ident.value.to_ascii_lowercase().as_str() {
+            "tumble" => Some(Function::Tumble),
+            "hop" => Some(Function::Hop),
+            "cumulate" => Some(Function::Cumulate),
+            _ => None,
+        }
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Function::Tumble => "TUMBLE(table, time_column, size [, offset])",
+            Function::Hop => "HOP(table, time_column, slide, size [, offset])",
+            Function::Cumulate => "CUMULATE(table, time_column, step, size [, offset])",
+        }
+    }
+
+    /// How many intervals there are before the offset.
+    fn sizes(self) -> usize {
+        match self {
+            Function::Tumble => 1,
+            Function::Hop | Function::Cumulate => 2,
+        }
+    }
+}
+
+/// Readies a statement for DataFusion's planner.
+///
+/// # Errors
+///
+/// Relations and joins that we do not have, by name.
+pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
+    match VisitMut::visit(statement, &mut Preparation) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Preparation;
+
+impl VisitorMut for Preparation {
+    type Break = DataFusionError;
+
+    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        let span = relation.span();
+        let refused = match relation {
+            TableFactor::Table { name, args: Some(arguments), .. } if Function::named(name).is_some() => {
+                if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = arguments.args.first_mut()
+                    && let Some(name) = relation_name(first)
+                {
+                    match select_all(name) {
+                        Ok(query) => *first = ast::Expr::Subquery(query),
+                        Err(error) => return ControlFlow::Break(located(error, span)),
+                    }
+                }
+                return ControlFlow::Continue(());
+            }
+            TableFactor::Table { version: Some(_), .. } => "a table AS OF a time",
+            TableFactor::Table { sample: Some(_), .. } => "TABLESAMPLE",
+            TableFactor::Table { with_ordinality: true, .. } => "WITH ORDINALITY",
+            TableFactor::TableFunction { .. } => "this function in TABLE(...)",
+            TableFactor::Pivot { .. } => "PIVOT",
+            TableFactor::Unpivot { .. } => "UNPIVOT",
+            TableFactor::MatchRecognize { .. } => "MATCH_RECOGNIZE",
+            TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } => "JSON_TABLE",
+            TableFactor::XmlTable { .. } => "XMLTABLE",
+            _ => return ControlFlow::Continue(()),
+        };
+        ControlFlow::Break(located(SqlError::unsupported(format!("{refused} is not supported")), span))
+    }
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<DataFusionError> {
+        for join in select.from.iter().flat_map(|table| &table.joins) {
+            if matches!(join.join_operator, JoinOperator::AsOf { .. }) {
+                let error = SqlError::unsupported("ASOF JOIN is not supported in this version");
+                return ControlFlow::Break(located(error, join.relation.span()));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn relation_name(argument: &ast::Expr) -> Option<ObjectName> {
+    let idents = match argument {
+        ast::Expr::Identifier(ident) => vec![ident.clone()],
+        ast::Expr::CompoundIdentifier(idents) => idents.clone(),
+        _ => return None,
+    };
+    Some(ObjectName(idents.into_iter().map(ObjectNamePart::Identifier).collect()))
+}
+
+/// `SELECT * FROM name`, built from text because the tree has many fields that say nothing.
+fn select_all(relation: ObjectName) -> crate::Result<Box<ast::Query>> {
+    let mut query = crate::parse_query("SELECT * FROM t")?;
+    if let ast::SetExpr::Select(select) = query.body.as_mut()
+        && let Some(TableFactor::Table { name, .. }) = select.from.first_mut().map(|table| &mut table.relation)
+    {
+        *name = relation;
+    }
+    Ok(query)
+}
+
+/// Plans TUMBLE, HOP and CUMULATE.
+#[derive(Debug)]
+pub(super) struct WindowRelations;
+
+impl RelationPlanner for WindowRelations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let span = relation.span();
+        match relation {
+            TableFactor::Table { name, alias, args: Some(arguments), .. } if Function::named(&name).is_some() => {
+                let function = Function::named(&name).expect("checked by the guard");
+                let plan = plan_window(function, arguments.args, span, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+            }
+            other => Ok(RelationPlanning::Original(Box::new(other))),
+        }
+    }
+}
+
+fn plan_window(
+    function: Function,
+    arguments: Vec<FunctionArg>,
+    span: AstSpan,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    let usage = |message: String| {
+        SqlError::new(SqlState::SyntaxError, message).with_hint(format!("write {}", function.usage()))
+    };
+    let mut expressions = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => expressions.push(expr),
+            other => return Err(located(usage(format!("argument {other} is not understood")), span)),
+        }
+    }
+    let sizes = function.sizes();
+    if !(sizes + 2..=sizes + 3).contains(&expressions.len()) {
+        let message = format!("wrong number of arguments: {}", expressions.len());
+        return Err(located(usage(message), span));
+    }
+    let intervals = expressions.split_off(2);
+    let (Some(time), Some(relation)) = (expressions.pop(), expressions.pop()) else {
+        return Err(located(SqlError::internal("window function without arguments"), span));
+    };
+
+    let ast::Expr::Subquery(subquery) = relation else {
+        return Err(located(usage("the first argument must be a table, view or subquery".to_string()), relation.span()));
+    };
+    let input = context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })?;
+
+    let time_span = time.span();
+    let time_column = match context.sql_to_expr(time, input.schema())? {
+        Expr::Column(column) => column,
+        _ => return Err(located(usage("the second argument must be a column".to_string()), time_span)),
+    };
+    let kind = window_kind(function, &intervals).map_err(|(error, place)| {
+        // Line 0 stands for a place that the parser did not keep.
+        located(error, if place.start.line == 0 { span } else { place })
+    })?;
+    check_input(&input, &time_column, kind).map_err(|error| located(error, time_span))?;
+    let node = WindowTvf::try_new(input, kind, time_column)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+}
+
+fn window_kind(
+    function: Function,
+    intervals: &[ast::Expr],
+) -> std::result::Result<WindowKind, (SqlError, AstSpan)> {
+    let mut sizes = Vec::with_capacity(intervals.len());
+    for expr in intervals {
+        let us = duration::constant_us(expr).map_err(|error| (error, expr.span()))?.ok_or_else(|| {
+            let error = SqlError::new(
+                SqlState::InvalidParameterValue,
+                format!("window size must be a constant interval, not {expr}"),
+            );
+            (error.with_hint(format!("write {}, each size like INTERVAL '5 minutes'", function.usage())), expr.span())
+        })?;
+        sizes.push(us);
+    }
+    let offset = sizes.get(function.sizes()).copied().unwrap_or(0);
+    let kind = match function {
+        Function::Tumble => WindowKind::tumble(sizes[0], offset),
+        Function::Hop => WindowKind::hop(sizes[0], sizes[1], offset),
+        Function::Cumulate => WindowKind::cumulate(sizes[0], sizes[1], offset),
+    };
+    kind.map_err(|error| (error, intervals[0].span()))
+}
+
+/// The checks of [`WindowTvf::try_new`], with the words for a user.
+fn check_input(input: &LogicalPlan, time_column: &Column, kind: WindowKind) -> crate::Result<()> {
+    let schema = input.schema();
+    if let Ok(index) = schema.index_of_column(time_column) {
+        let data_type = schema.field(index).data_type();
+        if !matches!(data_type, arrow::datatypes::DataType::Timestamp(_, _)) {
+            let message = format!(
+                "time column \"{}\" of {} has type {}, not timestamp",
+                time_column.name,
+                kind.name(),
+                name_of(data_type)
+            );
+            return Err(SqlError::new(SqlState::DatatypeMismatch, message));
+        }
+    }
+    match [WINDOW_START, WINDOW_END].iter().find(|name| schema.fields().iter().any(|field| field.name() == **name)) {
+        Some(name) => Err(SqlError::new(
+            SqlState::DuplicateColumn,
+            format!("the relation in {} has a column \"{name}\" already", kind.name()),
+        )
+        .with_hint(format!("rename it: {}((SELECT {name} AS inner_{name}, ... FROM ...), ...)", kind.name()))),
+        None => Ok(()),
+    }
+}
+
+/// An error of ours inside DataFusion's planner, with its place.
+pub(super) fn located(error: SqlError, span: AstSpan) -> DataFusionError {
+    let diagnostic = Diagnostic::new_error(error.message.clone(), Span::try_from_sqlparser_span(span));
+    DataFusionError::External(Box::new(error)).with_diagnostic(diagnostic)
+}

@@ -1,0 +1,57 @@
+//! What a statement may be; the allow-list of the whole product.
+
+use datafusion::sql::sqlparser::ast;
+
+use crate::catalog::{IndexDef, TableDef, ViewDef};
+
+/// One statement of a request.
+#[derive(Clone, Debug)]
+pub struct ParsedStatement {
+    pub statement: Statement,
+    /// Its text, without the semicolon.
+    pub sql: String,
+    /// Character offset of `sql` in the request, for error positions.
+    pub offset: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    Table,
+    View,
+    MaterializedView,
+    Index,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// PostgreSQL's text format: tab-separated, `\N`.
+    Text,
+    Csv,
+}
+
+/// Definitions come with `id` 0 and, for views, with an empty schema and `depends_on`: those are
+/// found out when the statement is executed.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    CreateTable { table: TableDef, if_not_exists: bool },
+    CreateView { view: ViewDef, if_not_exists: bool, or_replace: bool },
+    CreateIndex { index: IndexDef, if_not_exists: bool },
+    Drop { kind: ObjectKind, names: Vec<String>, if_exists: bool, cascade: bool },
+    Insert { insert: Box<ast::Insert> },
+    Update { update: Box<ast::Update> },
+    Delete { delete: Box<ast::Delete> },
+    CopyFrom { table: String, columns: Vec<String>, format: CopyFormat, header: bool, delimiter: u8, null: String },
+    Query(Box<ast::Query>),
+    Explain { analyze: bool, statement: Box<ParsedStatement> },
+    /// `SHOW words`: TABLES, VIEWS, MATERIALIZED VIEWS, INDEXES, WATERMARKS, JOBS, COLUMNS FROM t,
+    /// CREATE TABLE t, or the name of a setting; words in lower case except names.
+    Show(Vec<String>),
+    Set { name: String, value: String },
+    Reset { name: String },
+    Flush,
+    /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE: accepted so that drivers work; each statement
+    /// commits by itself. The tag is what PostgreSQL would answer.
+    Transaction { tag: &'static str },
+    /// DISCARD ALL, DEALLOCATE, CLOSE: nothing to do here.
+    Session { tag: &'static str },
+}
