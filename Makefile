@@ -27,13 +27,13 @@ tools:
 
 # exec: signals go to the program itself, which stops the server and the simulator and waits for both.
 demo: tools
-	@$(CARGO) build -p shopstream
+	@$(CARGO) build --workspace --bins
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/shopstream" demo --rate $(RATE) --seed $(SEED) $(if $(DATA),--data "$(DATA)" --speed $(SPEED))
 
 test: tools
 	$(CARGO) test --workspace
 	@if [ ! -f tests/e2e/run.py ]; then echo "end-to-end tests: none in this tree"; \
-	elif command -v python3 >/dev/null 2>&1; then $(CARGO) build -p shopstream && python3 tests/e2e/run.py; \
+	elif command -v python3 >/dev/null 2>&1; then $(CARGO) build --workspace --bins && python3 tests/e2e/run.py; \
 	else echo "end-to-end tests SKIPPED: python3 is missing. Install it: apt-get install python3 (macOS: brew install python)"; fi
 
 bench: tools

@@ -178,7 +178,8 @@ def run_script(python, script, server, only_check, counts):
     command = [str(python), "-u", str(script), "--pg", server.pg, "--http", server.http]
     command += ["--server-pid", str(server.process.pid), "--only", only_check]
     errors = tempfile.TemporaryFile(mode="w+")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     killer = threading.Timer(SCRIPT_SECONDS_MAX, process.kill)
     killer.start()
     failed = False

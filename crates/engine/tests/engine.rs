@@ -4,6 +4,7 @@ mod engine {
     mod generate;
     mod harness;
     mod oracle;
+    mod slt;
     mod statements;
     mod windows;
 }

@@ -1,10 +1,16 @@
 //! `shopstream bench`: named scenarios, each measured the same way every time.
 
+mod files;
+mod ingest;
+mod usage;
+mod workloads;
+
 use crate::cli::BenchFlags;
 use crate::failure::{Failure, Result};
 
-/// Scenarios by name. Each takes its own arguments and prints its figures to standard output.
-const SCENARIOS: &[(&str, fn(&[String]) -> Result)] = &[];
+/// Scenarios by name. Each takes its own arguments and prints its figures to standard output, as JSON.
+const SCENARIOS: &[(&str, fn(&[String]) -> Result)] =
+    &[("files", files::run), ("ingest", ingest::throughput), ("latency", ingest::latency)];
 
 pub fn run(flags: &BenchFlags) -> Result {
     match SCENARIOS.iter().find(|(name, _)| *name == flags.name) {
@@ -14,5 +20,18 @@ pub fn run(flags: &BenchFlags) -> Result {
             Err(Failure::usage(format!("unknown scenario \"{}\"", flags.name))
                 .hint(format!("scenarios: {}", names.join(", "))))
         }
+    }
+}
+
+/// `--name value` out of a scenario's arguments.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|a| a == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
+fn number<T: std::str::FromStr>(arguments: &[String], name: &str, default: T) -> Result<T> {
+    match option(arguments, name) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| Failure::usage(format!("{name} takes a number, not \"{text}\""))),
     }
 }

@@ -112,9 +112,8 @@ impl TableDef {
                 .iter()
                 .filter(|c| c.generated.is_none())
                 .map(|c| {
-                    Field::new(&c.name, c.data_type.clone(), true).with_metadata(
-                        [("sql_type".to_string(), c.sql_type.clone())].into_iter().collect(),
-                    )
+                    Field::new(&c.name, c.data_type.clone(), true)
+                        .with_metadata([("sql_type".to_string(), c.sql_type.clone())].into_iter().collect())
                 })
                 .collect::<Vec<_>>(),
         ))

@@ -61,11 +61,15 @@ pub(crate) fn constant_us(expr: &ast::Expr) -> Result<Option<i64>> {
 fn literal_text(expr: &ast::Expr) -> Option<String> {
     match expr {
         ast::Expr::Value(value) => match &value.value {
-            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => Some(text.clone()),
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => {
+                Some(text.clone())
+            }
             ast::Value::Number(number, _) => Some(number.clone()),
             _ => None,
         },
-        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => literal_text(expr).map(|text| format!("-{text}")),
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => {
+            literal_text(expr).map(|text| format!("-{text}"))
+        }
         _ => None,
     }
 }

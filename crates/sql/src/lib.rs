@@ -17,7 +17,9 @@ pub mod suggest;
 pub mod types;
 pub mod window_tvf;
 
-pub use catalog::{Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef};
+pub use catalog::{
+    Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
+};
 pub use error::{SqlError, SqlState};
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{

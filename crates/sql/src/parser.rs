@@ -161,7 +161,9 @@ impl<'a> StatementParser<'a> {
             ast::Statement::Insert(insert) if insert.on.is_some() => Err(self
                 .refused("INSERT ... ON CONFLICT", start)
                 .with_hint("ON CONFLICT is a clause of CREATE TABLE")),
-            ast::Statement::Insert(insert) if insert.overwrite => Err(self.refused("INSERT OVERWRITE", start)),
+            ast::Statement::Insert(insert) if insert.overwrite => {
+                Err(self.refused("INSERT OVERWRITE", start))
+            }
             ast::Statement::Insert(insert) => Ok(Statement::Insert { insert: Box::new(insert) }),
             ast::Statement::Update(update) => Ok(Statement::Update { update: Box::new(update) }),
             ast::Statement::Delete(delete) => Ok(Statement::Delete { delete: Box::new(delete) }),
@@ -329,7 +331,10 @@ impl<'a> StatementParser<'a> {
     /// token for which `stop` holds. Returns its text.
     ///
     /// The end is found before parsing, because sqlparser would read `DEFAULT 0 NOT NULL` too far.
-    fn bounded_expr(&mut self, stop: impl Fn(&StatementParser<'_>, usize) -> bool) -> Result<(ast::Expr, String)> {
+    fn bounded_expr(
+        &mut self,
+        stop: impl Fn(&StatementParser<'_>, usize) -> bool,
+    ) -> Result<(ast::Expr, String)> {
         let start = self.index();
         let mut depth = 0usize;
         let mut end = start;
@@ -345,7 +350,8 @@ impl<'a> StatementParser<'a> {
             end += 1;
         }
         let mut inner = StatementParser {
-            parser: Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(self.tokens[start..end].to_vec()),
+            parser: Parser::new(&PostgreSqlDialect {})
+                .with_tokens_with_locations(self.tokens[start..end].to_vec()),
             tokens: self.tokens[start..end].to_vec(),
             sql: self.sql,
             offset: self.offset,

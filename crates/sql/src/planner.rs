@@ -94,7 +94,11 @@ pub async fn bind_query(state: &SessionState, query: &ast::Query, sql: &str) -> 
 }
 
 /// Binds any statement that sqlparser knows, e.g. an INSERT; which ones to allow is the caller's matter.
-pub async fn bind_statement(state: &SessionState, mut statement: ast::Statement, sql: &str) -> Result<LogicalPlan> {
+pub async fn bind_statement(
+    state: &SessionState,
+    mut statement: ast::Statement,
+    sql: &str,
+) -> Result<LogicalPlan> {
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     match state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await {
         Ok(plan) => Ok(plan),

@@ -33,25 +33,65 @@ pub enum CopyFormat {
 /// found out when the statement is executed.
 #[derive(Clone, Debug)]
 pub enum Statement {
-    CreateTable { table: TableDef, if_not_exists: bool },
-    CreateView { view: ViewDef, if_not_exists: bool, or_replace: bool },
-    CreateIndex { index: IndexDef, if_not_exists: bool },
-    Drop { kind: ObjectKind, names: Vec<String>, if_exists: bool, cascade: bool },
-    Insert { insert: Box<ast::Insert> },
-    Update { update: Box<ast::Update> },
-    Delete { delete: Box<ast::Delete> },
-    CopyFrom { table: String, columns: Vec<String>, format: CopyFormat, header: bool, delimiter: u8, null: String },
+    CreateTable {
+        table: TableDef,
+        if_not_exists: bool,
+    },
+    CreateView {
+        view: ViewDef,
+        if_not_exists: bool,
+        or_replace: bool,
+    },
+    CreateIndex {
+        index: IndexDef,
+        if_not_exists: bool,
+    },
+    Drop {
+        kind: ObjectKind,
+        names: Vec<String>,
+        if_exists: bool,
+        cascade: bool,
+    },
+    Insert {
+        insert: Box<ast::Insert>,
+    },
+    Update {
+        update: Box<ast::Update>,
+    },
+    Delete {
+        delete: Box<ast::Delete>,
+    },
+    CopyFrom {
+        table: String,
+        columns: Vec<String>,
+        format: CopyFormat,
+        header: bool,
+        delimiter: u8,
+        null: String,
+    },
     Query(Box<ast::Query>),
-    Explain { analyze: bool, statement: Box<ParsedStatement> },
+    Explain {
+        analyze: bool,
+        statement: Box<ParsedStatement>,
+    },
     /// `SHOW words`: TABLES, VIEWS, MATERIALIZED VIEWS, INDEXES, WATERMARKS, JOBS, COLUMNS FROM t,
     /// CREATE TABLE t, or the name of a setting; words in lower case except names.
     Show(Vec<String>),
-    Set { name: String, value: String },
-    Reset { name: String },
+    Set {
+        name: String,
+        value: String,
+    },
+    Reset {
+        name: String,
+    },
     Flush,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE: accepted so that drivers work; each statement
     /// commits by itself. The tag is what PostgreSQL would answer.
-    Transaction { tag: &'static str },
+    Transaction {
+        tag: &'static str,
+    },
     /// DISCARD ALL, DEALLOCATE, CLOSE: nothing to do here.
-    Session { tag: &'static str },
+    Session {
+        tag: &'static str,
+    },
 }

@@ -11,7 +11,11 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// Like [`closest`], with a limit on the number of slips.
-pub(crate) fn within<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, limit: usize) -> Option<&'a str> {
+pub(crate) fn within<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    limit: usize,
+) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let length = lower.chars().count();
     candidates
@@ -19,7 +23,12 @@ pub(crate) fn within<'a>(word: &str, candidates: impl IntoIterator<Item = &'a st
         .filter(|candidate| *candidate != word)
         .map(|candidate| {
             let candidate_length = candidate.chars().count();
-            (distance(&lower, &candidate.to_lowercase()), length.abs_diff(candidate_length), candidate_length, candidate)
+            (
+                distance(&lower, &candidate.to_lowercase()),
+                length.abs_diff(candidate_length),
+                candidate_length,
+                candidate,
+            )
         })
         .filter(|(slips, _, candidate_length, _)| *slips <= limit && slips < candidate_length)
         .min()

@@ -73,7 +73,9 @@ pub fn from_ast(sql_type: &ast::DataType) -> Result<SqlType> {
         T::Varchar(length) | T::CharacterVarying(length) | T::CharVarying(length) | T::Nvarchar(length) => {
             SqlType::new(DataType::Utf8, with_length("character varying", length))
         }
-        T::Char(length) | T::Character(length) => SqlType::new(DataType::Utf8, with_length("character", length)),
+        T::Char(length) | T::Character(length) => {
+            SqlType::new(DataType::Utf8, with_length("character", length))
+        }
         T::Bytea | T::Bytes(_) => SqlType::new(DataType::Binary, "bytea"),
         T::Date => SqlType::new(DataType::Date32, "date"),
         T::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
@@ -113,16 +115,17 @@ fn numeric(digits: ExactNumberInfo) -> Result<SqlType> {
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
     let out_of_range = |message: String| SqlError::new(SqlState::InvalidParameterValue, message);
-    let p = u8::try_from(precision)
-        .ok()
-        .filter(|p| (1..=NUMERIC_PRECISION_MAX).contains(p))
-        .ok_or_else(|| {
-            out_of_range(format!("numeric precision {precision} must be between 1 and {NUMERIC_PRECISION_MAX}"))
+    let p = u8::try_from(precision).ok().filter(|p| (1..=NUMERIC_PRECISION_MAX).contains(p)).ok_or_else(
+        || {
+            out_of_range(format!(
+                "numeric precision {precision} must be between 1 and {NUMERIC_PRECISION_MAX}"
+            ))
+        },
+    )?;
+    let s =
+        i8::try_from(scale).ok().filter(|s| *s >= 0 && i16::from(*s) <= i16::from(p)).ok_or_else(|| {
+            out_of_range(format!("numeric scale {scale} must be between 0 and precision {precision}"))
         })?;
-    let s = i8::try_from(scale)
-        .ok()
-        .filter(|s| *s >= 0 && i16::from(*s) <= i16::from(p))
-        .ok_or_else(|| out_of_range(format!("numeric scale {scale} must be between 0 and precision {precision}")))?;
     Ok(SqlType::new(DataType::Decimal128(p, s), format!("numeric({p},{s})")))
 }
 
@@ -135,8 +138,27 @@ fn with_length(name: &str, length: &Option<CharacterLength>) -> String {
 
 fn unknown_type(written: &str) -> SqlError {
     const KNOWN: [&str; 22] = [
-        "boolean", "smallint", "int", "integer", "bigint", "real", "double precision", "float", "decimal", "numeric",
-        "text", "varchar", "char", "bytea", "date", "time", "timestamp", "timestamptz", "interval", "jsonb", "uuid",
+        "boolean",
+        "smallint",
+        "int",
+        "integer",
+        "bigint",
+        "real",
+        "double precision",
+        "float",
+        "decimal",
+        "numeric",
+        "text",
+        "varchar",
+        "char",
+        "bytea",
+        "date",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "interval",
+        "jsonb",
+        "uuid",
         "string",
     ];
     let name = written.to_lowercase();
@@ -146,7 +168,9 @@ fn unknown_type(written: &str) -> SqlError {
         None if name.contains("serial") => {
             error.with_hint("use bigint; keys come with the rows, there are no sequences")
         }
-        None if name.contains("unsigned") => error.with_hint("there are no unsigned types; use a wider signed one"),
+        None if name.contains("unsigned") => {
+            error.with_hint("there are no unsigned types; use a wider signed one")
+        }
         None => error,
     }
 }

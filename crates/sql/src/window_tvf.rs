@@ -251,7 +251,10 @@ impl WindowTvf {
             if fields.iter().any(|(_, field)| field.name() == name) {
                 return plan_err!("the relation in {} has a column \"{name}\" already", kind.name());
             }
-            fields.push((qualifier.cloned(), Arc::new(Field::new(name, time_field.data_type().clone(), false))));
+            fields.push((
+                qualifier.cloned(),
+                Arc::new(Field::new(name, time_field.data_type().clone(), false)),
+            ));
         }
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
         Ok(WindowTvf { input, kind, time_column, schema: Arc::new(schema) })
@@ -320,14 +323,17 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
         mut inputs: Vec<LogicalPlan>,
     ) -> datafusion::common::Result<WindowTvf> {
         match (exprs.pop(), inputs.pop(), exprs.is_empty() && inputs.is_empty()) {
-            (Some(Expr::Column(time_column)), Some(input), true) => WindowTvf::try_new(input, self.kind, time_column),
+            (Some(Expr::Column(time_column)), Some(input), true) => {
+                WindowTvf::try_new(input, self.kind, time_column)
+            }
             _ => plan_err!("{} takes one column and one input", self.kind.name()),
         }
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let input_columns = self.window_start_index();
-        let mut needed: Vec<usize> = output_columns.iter().copied().filter(|column| *column < input_columns).collect();
+        let mut needed: Vec<usize> =
+            output_columns.iter().copied().filter(|column| *column < input_columns).collect();
         needed.push(self.time_index());
         needed.sort_unstable();
         needed.dedup();

@@ -64,6 +64,27 @@ impl Harness {
         })
     }
 
+    /// Rows of one statement as cells, unsorted, and whether it gives rows at all.
+    pub fn try_cells(&self, sql: &str) -> Result<(Vec<Vec<String>>, bool), SqlError> {
+        let session = self.database().session();
+        self.runtime.block_on(async {
+            let mut out = (Vec::new(), false);
+            for statement in session.parse(sql)? {
+                out = match session.run(&statement, vec![]).await? {
+                    Outcome::Rows { mut stream, .. } => {
+                        let mut rows = Vec::new();
+                        while let Some(batch) = stream.next().await {
+                            rows.extend(cells(&batch?));
+                        }
+                        (rows, true)
+                    }
+                    _ => (Vec::new(), false),
+                };
+            }
+            Ok(out)
+        })
+    }
+
     pub fn run(&self, sql: &str) -> Vec<String> {
         self.try_run(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}"))
     }
@@ -96,6 +117,10 @@ impl Harness {
 
 /// Rows as text. Floats are cut to ten digits: the batch engine adds them in another order.
 fn texts(batch: &RecordBatch) -> Vec<String> {
+    cells(batch).into_iter().map(|row| row.join(" | ")).collect()
+}
+
+fn cells(batch: &RecordBatch) -> Vec<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     (0..batch.num_rows())
         .map(|row| {
@@ -106,7 +131,7 @@ fn texts(batch: &RecordBatch) -> Vec<String> {
                 }
                 _ => ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(row).to_string(),
             });
-            cells.collect::<Vec<_>>().join(" | ")
+            cells.collect()
         })
         .collect()
 }

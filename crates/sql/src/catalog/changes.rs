@@ -123,7 +123,9 @@ impl Catalog {
         self.check_free(&index.name)?;
         self.check_relation(&index.relation)?;
         let columns = self.columns(&index.relation);
-        if let Some(unknown) = index.columns.iter().find(|column| !columns.iter().any(|known| known == *column)) {
+        if let Some(unknown) =
+            index.columns.iter().find(|column| !columns.iter().any(|known| known == *column))
+        {
             let message = format!("column \"{unknown}\" of relation \"{}\" does not exist", index.relation);
             let error = SqlError::new(SqlState::UndefinedColumn, message);
             return Err(match suggest::closest(unknown, columns.iter().map(String::as_str)) {
@@ -171,11 +173,19 @@ impl Catalog {
         let mut seen = BTreeSet::new();
         for name in names {
             match self.kind(name) {
-                Some(found) if found == kind => self.visit(&Object { kind, name: name.clone() }, &mut seen, &mut order),
+                Some(found) if found == kind => {
+                    self.visit(&Object { kind, name: name.clone() }, &mut seen, &mut order)
+                }
                 Some(found) => {
                     return Err(SqlError::new(
                         SqlState::WrongObjectType,
-                        format!("\"{name}\" is {} {}, not {} {}", found.article(), found.word(), kind.article(), kind.word()),
+                        format!(
+                            "\"{name}\" is {} {}, not {} {}",
+                            found.article(),
+                            found.word(),
+                            kind.article(),
+                            kind.word()
+                        ),
                     )
                     .with_hint(format!("use DROP {}", found.word().to_uppercase())));
                 }
@@ -192,15 +202,19 @@ impl Catalog {
             .rev()
             .filter(|object| unasked(object))
             .map(|object| {
-                let sources = self.views.get(&object.name).map(|view| view.depends_on.as_slice()).unwrap_or_default();
+                let sources =
+                    self.views.get(&object.name).map(|view| view.depends_on.as_slice()).unwrap_or_default();
                 match order.iter().find(|needed| sources.contains(&needed.name)) {
                     Some(needed) => format!("{} depends on {}", object.describe(), needed.describe()),
                     None => object.describe(),
                 }
             })
             .collect();
-        let dropped: Vec<String> =
-            names.iter().filter(|name| self.kind(name).is_some()).map(|name| format!("{} \"{name}\"", kind.word())).collect();
+        let dropped: Vec<String> = names
+            .iter()
+            .filter(|name| self.kind(name).is_some())
+            .map(|name| format!("{} \"{name}\"", kind.word()))
+            .collect();
         Err(SqlError::new(
             SqlState::DependentObjectsStillExist,
             format!("cannot drop {} because other objects depend on it", dropped.join(", ")),
@@ -249,8 +263,11 @@ impl Catalog {
             None => Ok(()),
             Some(kind) => {
                 let message = format!("relation \"{name}\" already exists");
-                Err(SqlError::new(SqlState::DuplicateTable, message)
-                    .with_detail(format!("it is {} {}", kind.article(), kind.word())))
+                Err(SqlError::new(SqlState::DuplicateTable, message).with_detail(format!(
+                    "it is {} {}",
+                    kind.article(),
+                    kind.word()
+                )))
             }
         }
     }
@@ -258,9 +275,10 @@ impl Catalog {
     fn check_relation(&self, name: &str) -> Result<()> {
         match self.kind(name) {
             None => Err(self.undefined(name, "relation")),
-            Some(ObjectKind::Index) => {
-                Err(SqlError::new(SqlState::WrongObjectType, format!("\"{name}\" is an index, not a table or view")))
-            }
+            Some(ObjectKind::Index) => Err(SqlError::new(
+                SqlState::WrongObjectType,
+                format!("\"{name}\" is an index, not a table or view"),
+            )),
             Some(_) => Ok(()),
         }
     }
@@ -268,7 +286,8 @@ impl Catalog {
     fn undefined(&self, name: &str, kind: &str) -> SqlError {
         let state = if kind == "index" { SqlState::UndefinedObject } else { SqlState::UndefinedTable };
         let error = SqlError::new(state, format!("{kind} \"{name}\" does not exist"));
-        let names = self.tables.keys().chain(self.views.keys()).chain(self.indexes.keys()).map(String::as_str);
+        let names =
+            self.tables.keys().chain(self.views.keys()).chain(self.indexes.keys()).map(String::as_str);
         match suggest::closest(name, names) {
             Some(near) => error.with_hint(suggest::did_you_mean(near)),
             None => error,
@@ -330,7 +349,10 @@ mod tests {
     fn dependants_are_dropped_first() {
         let mut catalog = shop();
         assert_eq!(dropped(&catalog, ObjectKind::Table, "stock", false).unwrap(), "stock");
-        assert_eq!(dropped(&catalog, ObjectKind::Table, "orders", true).unwrap(), "by_id weekly daily orders");
+        assert_eq!(
+            dropped(&catalog, ObjectKind::Table, "orders", true).unwrap(),
+            "by_id weekly daily orders"
+        );
         for object in catalog.drop_order(ObjectKind::Table, &["orders".into()], false, true).unwrap() {
             catalog.remove(&object);
         }
@@ -389,6 +411,9 @@ mod tests {
         let index = crate::parse("CREATE INDEX i ON orders (di)").unwrap().remove(0);
         let Statement::CreateIndex { index, .. } = index.statement else { panic!() };
         let error = catalog.insert_index(index).unwrap_err();
-        assert_eq!(error.to_string(), "column \"di\" of relation \"orders\" does not exist (hint: did you mean \"id\"?)");
+        assert_eq!(
+            error.to_string(),
+            "column \"di\" of relation \"orders\" does not exist (hint: did you mean \"id\"?)"
+        );
     }
 }

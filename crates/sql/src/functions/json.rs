@@ -23,7 +23,11 @@ use super::{answer, arrays};
 pub struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, _schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
         let answer = match expr.op {
             BinaryOperator::Arrow => Answer::Json,
             BinaryOperator::LongArrow => Answer::Text,
@@ -88,7 +92,9 @@ impl ScalarUDFImpl for JsonGet {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let inputs = arrays(&args.args, args.number_rows)?;
-        let [texts, keys] = inputs.as_slice() else { return internal_err!("{} takes two arguments", self.name()) };
+        let [texts, keys] = inputs.as_slice() else {
+            return internal_err!("{} takes two arguments", self.name());
+        };
         let texts = texts.as_string::<i32>();
         let mut builder = StringBuilder::with_capacity(texts.len(), texts.len() * 8);
         for row in 0..texts.len() {

@@ -111,9 +111,9 @@ impl ScalarUDFImpl for ToTimestamp {
             ArrowError::ArithmeticOverflow(format!("{value} seconds are out of range for a timestamp"))
         };
         let micros: TimestampMicrosecondArray = match input.data_type() {
-            DataType::Int64 => input.as_primitive::<Int64Type>().try_unary(|seconds| {
-                seconds.checked_mul(1_000_000).ok_or_else(|| overflow(&seconds))
-            })?,
+            DataType::Int64 => input
+                .as_primitive::<Int64Type>()
+                .try_unary(|seconds| seconds.checked_mul(1_000_000).ok_or_else(|| overflow(&seconds)))?,
             DataType::Float64 => input.as_primitive::<Float64Type>().try_unary(|seconds| {
                 let micros = (seconds * 1e6).round();
                 // Both bounds are exact powers of two, so the comparison is exact as well.

@@ -50,7 +50,9 @@ impl ScalarUDFImpl for ToChar {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let inputs = arrays(&args.args, args.number_rows)?;
-        let [times, patterns] = inputs.as_slice() else { return internal_err!("to_char takes two arguments") };
+        let [times, patterns] = inputs.as_slice() else {
+            return internal_err!("to_char takes two arguments");
+        };
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let patterns = patterns.as_string::<i32>();
         let mut pieces: (Option<&str>, Vec<Piece>) = (None, Vec::new());
@@ -64,11 +66,14 @@ impl ScalarUDFImpl for ToChar {
             if pieces.0 != Some(pattern) {
                 pieces = (Some(pattern), parse(pattern));
             }
-            let Some(time) = DateTime::from_timestamp_micros(times.value(row)).map(|time| time.naive_utc()) else {
+            let Some(time) = DateTime::from_timestamp_micros(times.value(row)).map(|time| time.naive_utc())
+            else {
                 return exec_err!("timestamp {} is out of range for to_char", times.value(row));
             };
             for piece in &pieces.1 {
-                piece.write(&mut builder, time).map_err(|error| datafusion::common::exec_datafusion_err!("{error}"))?;
+                piece
+                    .write(&mut builder, time)
+                    .map_err(|error| datafusion::common::exec_datafusion_err!("{error}"))?;
             }
             builder.append_value("");
         }
@@ -80,13 +85,17 @@ impl ScalarUDFImpl for ToChar {
 enum Piece {
     Text(String),
     /// Pattern word in capitals, as written, and whether `FM` stood before it.
-    Field { word: &'static str, written: String, unpadded: bool },
+    Field {
+        word: &'static str,
+        written: String,
+        unpadded: bool,
+    },
 }
 
 /// Longer words first, so that `MONTH` is not read as `MON`.
 const WORDS: [&str; 29] = [
-    "MONTH", "HH24", "HH12", "IYYY", "YYYY", "MON", "DDD", "DAY", "YYY", "AM", "PM", "DD", "DY", "HH", "ID", "IW",
-    "MI", "MM", "MS", "OF", "SS", "TZ", "US", "WW", "YY", "CC", "D", "Q", "Y",
+    "MONTH", "HH24", "HH12", "IYYY", "YYYY", "MON", "DDD", "DAY", "YYY", "AM", "PM", "DD", "DY", "HH", "ID",
+    "IW", "MI", "MM", "MS", "OF", "SS", "TZ", "US", "WW", "YY", "CC", "D", "Q", "Y",
 ];
 
 fn parse(pattern: &str) -> Vec<Piece> {
@@ -157,7 +166,9 @@ impl Piece {
             "SS" => (i64::from(time.second()), 2),
             "MS" => (i64::from(time.nanosecond() / 1_000_000), 3),
             "US" => (i64::from(time.nanosecond() / 1_000), 6),
-            "AM" | "PM" => return out.write_str(&cased(if time.hour() < 12 { "Am" } else { "Pm" }, written, 0)),
+            "AM" | "PM" => {
+                return out.write_str(&cased(if time.hour() < 12 { "Am" } else { "Pm" }, written, 0));
+            }
             "TZ" => return out.write_str(&cased("Utc", written, 0)),
             "OF" => return out.write_str("+00"),
             "MON" => return out.write_str(&cased(&time.format("%b").to_string(), written, 0)),

@@ -9,20 +9,101 @@ use crate::{Result, SqlError};
 
 /// First words of statements that exist elsewhere and not here.
 pub(super) const REFUSED: [&str; 47] = [
-    "ALTER", "ANALYZE", "ATTACH", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "DECLARE", "DESC", "DESCRIBE", "DETACH",
-    "DO", "EXECUTE", "EXPORT", "FETCH", "GRANT", "IMPORT", "INSTALL", "KILL", "LISTEN", "LOAD", "LOCK", "MERGE",
-    "MOVE", "NOTIFY", "OPTIMIZE", "PRAGMA", "PREPARE", "REASSIGN", "RECOVER", "REFRESH", "REINDEX", "RENAME",
-    "REPLACE", "REVOKE", "SECURITY", "STOP", "SUBSCRIBE", "TRUNCATE", "UNCACHE", "CACHE", "UNLISTEN", "UNLOAD", "USE",
-    "VACUUM", "MSCK", "UNLOCK",
+    "ALTER",
+    "ANALYZE",
+    "ATTACH",
+    "CALL",
+    "CHECKPOINT",
+    "CLUSTER",
+    "COMMENT",
+    "DECLARE",
+    "DESC",
+    "DESCRIBE",
+    "DETACH",
+    "DO",
+    "EXECUTE",
+    "EXPORT",
+    "FETCH",
+    "GRANT",
+    "IMPORT",
+    "INSTALL",
+    "KILL",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
+    "OPTIMIZE",
+    "PRAGMA",
+    "PREPARE",
+    "REASSIGN",
+    "RECOVER",
+    "REFRESH",
+    "REINDEX",
+    "RENAME",
+    "REPLACE",
+    "REVOKE",
+    "SECURITY",
+    "STOP",
+    "SUBSCRIBE",
+    "TRUNCATE",
+    "UNCACHE",
+    "CACHE",
+    "UNLISTEN",
+    "UNLOAD",
+    "USE",
+    "VACUUM",
+    "MSCK",
+    "UNLOCK",
 ];
 
 /// What may follow CREATE and DROP elsewhere.
 const REFUSED_OBJECTS: [&str; 44] = [
-    "ACCESS", "AGGREGATE", "ALERT", "CAST", "CATALOG", "COLLATION", "CONNECTION", "CONVERSION", "DATABASE",
-    "DECISION", "DOMAIN", "EVENT", "EXTENSION", "EXTERNAL", "FOREIGN", "FUNCTION", "GLOBAL", "GROUP", "LANGUAGE",
-    "LOCAL", "MACRO", "MODEL", "OPERATOR", "OWNED", "POLICY", "PROCEDURE", "PUBLICATION", "ROLE", "ROUTINE", "RULE",
-    "SCHEMA", "SECRET", "SEQUENCE", "SERVER", "SINK", "SOURCE", "STATISTICS", "SUBSCRIPTION", "TABLESPACE", "TEMP",
-    "TEMPORARY", "TRIGGER", "TYPE", "USER",
+    "ACCESS",
+    "AGGREGATE",
+    "ALERT",
+    "CAST",
+    "CATALOG",
+    "COLLATION",
+    "CONNECTION",
+    "CONVERSION",
+    "DATABASE",
+    "DECISION",
+    "DOMAIN",
+    "EVENT",
+    "EXTENSION",
+    "EXTERNAL",
+    "FOREIGN",
+    "FUNCTION",
+    "GLOBAL",
+    "GROUP",
+    "LANGUAGE",
+    "LOCAL",
+    "MACRO",
+    "MODEL",
+    "OPERATOR",
+    "OWNED",
+    "POLICY",
+    "PROCEDURE",
+    "PUBLICATION",
+    "ROLE",
+    "ROUTINE",
+    "RULE",
+    "SCHEMA",
+    "SECRET",
+    "SEQUENCE",
+    "SERVER",
+    "SINK",
+    "SOURCE",
+    "STATISTICS",
+    "SUBSCRIPTION",
+    "TABLESPACE",
+    "TEMP",
+    "TEMPORARY",
+    "TRIGGER",
+    "TYPE",
+    "USER",
 ];
 
 impl StatementParser<'_> {
@@ -61,7 +142,8 @@ impl StatementParser<'_> {
                     "analyze" => analyze = self.option_bool()?,
                     "format" if self.accept(&["TEXT"]) => {}
                     "format" => return Err(self.refused("EXPLAIN format other than TEXT", start)),
-                    "verbose" | "costs" | "buffers" | "settings" | "timing" | "summary" | "wal" | "generic_plan" => {
+                    "verbose" | "costs" | "buffers" | "settings" | "timing" | "summary" | "wal"
+                    | "generic_plan" => {
                         self.option_bool()?;
                     }
                     _ => return Err(super::errors::near(&self.tokens, start, &self.positions)),
@@ -161,13 +243,15 @@ impl StatementParser<'_> {
     pub(super) fn session(&mut self, word: &str) -> Result<Statement> {
         self.advance(1);
         let tag = match word {
-            "DISCARD" => match ["ALL", "PLANS", "SEQUENCES", "TEMP", "TEMPORARY"].iter().find(|w| self.peeks(w)) {
-                Some(&"ALL") => "DISCARD ALL",
-                Some(&"PLANS") => "DISCARD PLANS",
-                Some(&"SEQUENCES") => "DISCARD SEQUENCES",
-                Some(_) => "DISCARD TEMP",
-                None => return Err(self.unexpected()),
-            },
+            "DISCARD" => {
+                match ["ALL", "PLANS", "SEQUENCES", "TEMP", "TEMPORARY"].iter().find(|w| self.peeks(w)) {
+                    Some(&"ALL") => "DISCARD ALL",
+                    Some(&"PLANS") => "DISCARD PLANS",
+                    Some(&"SEQUENCES") => "DISCARD SEQUENCES",
+                    Some(_) => "DISCARD TEMP",
+                    None => return Err(self.unexpected()),
+                }
+            }
             "DEALLOCATE" => {
                 if self.peeks("PREPARE") && self.index() + 1 < self.tokens.len() {
                     self.advance(1);
@@ -194,7 +278,9 @@ impl StatementParser<'_> {
         match word {
             "TRUNCATE" => error.with_hint("use DELETE FROM"),
             "ALTER" => error.with_hint("drop it and create it anew"),
-            "REFRESH" => error.with_hint("materialized views are always up to date; FLUSH waits for the last write"),
+            "REFRESH" => {
+                error.with_hint("materialized views are always up to date; FLUSH waits for the last write")
+            }
             "DESCRIBE" | "DESC" => error.with_hint("use SHOW COLUMNS FROM"),
             "PREPARE" | "EXECUTE" => error.with_hint("prepare through the driver"),
             "SUBSCRIBE" => error.with_hint("read /v1/views/{view}/changes over HTTP"),
@@ -210,7 +296,8 @@ impl StatementParser<'_> {
                     && REFUSED_OBJECTS.contains(&word.value.to_ascii_uppercase().as_str()) =>
             {
                 let object = word.value.to_ascii_uppercase();
-                let table = ["EXTERNAL", "FOREIGN", "TEMP", "TEMPORARY", "GLOBAL", "LOCAL"].contains(&object.as_str());
+                let table = ["EXTERNAL", "FOREIGN", "TEMP", "TEMPORARY", "GLOBAL", "LOCAL"]
+                    .contains(&object.as_str());
                 let more = if table && self.peeks_nth(1, "TABLE") { " TABLE" } else { "" };
                 self.refused(&format!("{verb} {object}{more}"), 0)
             }

@@ -20,7 +20,9 @@ impl StatementParser<'_> {
         let start = self.index();
         self.expect(&["COPY"])?;
         if self.peek_token(&Token::LParen) {
-            return Err(self.refused("COPY TO", start).with_hint("use SELECT; psql's \\g and --csv write files"));
+            return Err(self
+                .refused("COPY TO", start)
+                .with_hint("use SELECT; psql's \\g and --csv write files"));
         }
         let table = self.relation()?;
         let columns = match self.peek_token(&Token::LParen) {
@@ -28,7 +30,9 @@ impl StatementParser<'_> {
             false => Vec::new(),
         };
         if self.peeks("TO") {
-            return Err(self.refused("COPY TO", start).with_hint("use SELECT; psql's \\g and --csv write files"));
+            return Err(self
+                .refused("COPY TO", start)
+                .with_hint("use SELECT; psql's \\g and --csv write files"));
         }
         self.expect(&["FROM"])?;
         if !self.accept(&["STDIN"]) {

@@ -15,7 +15,16 @@ use crate::{Result, SqlError, SqlState, duration, suggest, types};
 
 /// Words that end a column's DEFAULT or generation expression.
 const COLUMN_CLAUSES: [&str; 10] = [
-    "PRIMARY", "CHECK", "CONSTRAINT", "DEFAULT", "GENERATED", "UNIQUE", "REFERENCES", "COLLATE", "STORED", "VIRTUAL",
+    "PRIMARY",
+    "CHECK",
+    "CONSTRAINT",
+    "DEFAULT",
+    "GENERATED",
+    "UNIQUE",
+    "REFERENCES",
+    "COLLATE",
+    "STORED",
+    "VIRTUAL",
 ];
 
 /// The statement as far as it is read. Names carry the number of their token, for error positions.
@@ -66,7 +75,8 @@ impl StatementParser<'_> {
             self.accept(&["NOT", "ENFORCED"]);
             return self.set_primary_key(draft, columns, start);
         }
-        if self.peeks("CHECK") && self.tokens.get(self.index() + 1).is_some_and(|t| t.token == Token::LParen) {
+        if self.peeks("CHECK") && self.tokens.get(self.index() + 1).is_some_and(|t| t.token == Token::LParen)
+        {
             let condition = self.check_condition()?;
             draft.checks.push((constraint, condition, None));
             return Ok(());
@@ -75,7 +85,8 @@ impl StatementParser<'_> {
         if foreign.iter().any(|(first, second)| self.peeks(first) && self.peeks_nth(1, second)) {
             return Err(self.refused("a FOREIGN KEY or EXCLUDE constraint", start));
         }
-        if self.peeks("UNIQUE") && self.tokens.get(self.index() + 1).is_some_and(|t| t.token == Token::LParen) {
+        if self.peeks("UNIQUE") && self.tokens.get(self.index() + 1).is_some_and(|t| t.token == Token::LParen)
+        {
             return Err(self.refused("a UNIQUE constraint", start).with_hint("declare a PRIMARY KEY"));
         }
         if self.peeks("LIKE") {
@@ -102,7 +113,8 @@ impl StatementParser<'_> {
         let type_start = self.index();
         if !self.peeks("AS") {
             let parsed = self.parser.parse_data_type();
-            let sql_type = types::from_ast(&self.lift(parsed)?).map_err(|e| e.at(self.position_of(type_start)))?;
+            let sql_type =
+                types::from_ast(&self.lift(parsed)?).map_err(|e| e.at(self.position_of(type_start)))?;
             column.data_type = sql_type.data_type;
             column.sql_type = sql_type.name;
         }
@@ -128,7 +140,9 @@ impl StatementParser<'_> {
                 self.set_once(&mut column.default, text, clause)?;
             } else if self.accept(&["GENERATED", "ALWAYS", "AS"]) {
                 if self.peeks("IDENTITY") {
-                    return Err(self.refused("an IDENTITY column", clause).with_hint("send the key with the row"));
+                    return Err(self
+                        .refused("an IDENTITY column", clause)
+                        .with_hint("send the key with the row"));
                 }
                 let (_, text) = self.column_expr()?;
                 self.set_once(&mut column.generated, text, clause)?;
@@ -138,7 +152,9 @@ impl StatementParser<'_> {
                 self.set_once(&mut column.generated, text, clause)?;
                 self.accept(&["STORED"]);
             } else if self.peeks("GENERATED") && self.peeks_nth(1, "BY") {
-                return Err(self.refused("an IDENTITY column", clause).with_hint("send the key with the row"));
+                return Err(self
+                    .refused("an IDENTITY column", clause)
+                    .with_hint("send the key with the row"));
             } else if self.peeks("UNIQUE") {
                 return Err(self.refused("a UNIQUE constraint", clause).with_hint("declare a PRIMARY KEY"));
             } else if self.peeks("REFERENCES") {
@@ -204,7 +220,8 @@ impl StatementParser<'_> {
             .with_hint(format!("WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'"))
             .at(at)
         };
-        let is_column = |expr: &ast::Expr| matches!(expr, ast::Expr::Identifier(ident) if identifier(ident) == column);
+        let is_column =
+            |expr: &ast::Expr| matches!(expr, ast::Expr::Identifier(ident) if identifier(ident) == column);
         let delay_us = match &expr {
             _ if is_column(&expr) => 0,
             ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Minus, right } if is_column(left) => {
@@ -213,10 +230,15 @@ impl StatementParser<'_> {
             _ => return Err(malformed()),
         };
         if delay_us < 0 {
-            return Err(SqlError::new(SqlState::InvalidDefinition, "the delay of a watermark must not be negative").at(at));
+            return Err(SqlError::new(
+                SqlState::InvalidDefinition,
+                "the delay of a watermark must not be negative",
+            )
+            .at(at));
         }
         if draft.watermark.is_some() {
-            return Err(SqlError::new(SqlState::InvalidDefinition, "a table has one WATERMARK").at(self.position_of(start)));
+            return Err(SqlError::new(SqlState::InvalidDefinition, "a table has one WATERMARK")
+                .at(self.position_of(start)));
         }
         draft.watermark = Some((column, delay_us, column_index));
         Ok(())
@@ -265,7 +287,17 @@ impl StatementParser<'_> {
             } else if self.peeks("WITH") && draft.options.is_empty() {
                 draft.options = self.with_options()?;
             } else {
-                for clause in ["INCLUDE", "FORMAT", "ENCODE", "PARTITION", "PARTITIONED", "INHERITS", "USING", "AS", "TABLESPACE"] {
+                for clause in [
+                    "INCLUDE",
+                    "FORMAT",
+                    "ENCODE",
+                    "PARTITION",
+                    "PARTITIONED",
+                    "INHERITS",
+                    "USING",
+                    "AS",
+                    "TABLESPACE",
+                ] {
                     if self.peeks(clause) {
                         return Err(self.refused(&format!("{clause} in CREATE TABLE"), start));
                     }
@@ -327,7 +359,8 @@ impl StatementParser<'_> {
             }
         };
 
-        let on_conflict = self.on_conflict(&name, draft.on_conflict, draft.append_only, !primary_key.is_empty())?;
+        let on_conflict =
+            self.on_conflict(&name, draft.on_conflict, draft.append_only, !primary_key.is_empty())?;
         let options = self.table_options(&name, draft.options, &known)?;
         Ok(TableDef {
             id: RelationId(0),
@@ -367,15 +400,22 @@ impl StatementParser<'_> {
         }
     }
 
-    fn table_options(&self, table: &str, written: Vec<WithOption>, columns: &[String]) -> Result<TableOptions> {
+    fn table_options(
+        &self,
+        table: &str,
+        written: Vec<WithOption>,
+        columns: &[String],
+    ) -> Result<TableOptions> {
         const KNOWN: [&str; 4] = ["dedup_key", "dedup_window", "idle_timeout", "max_ahead"];
         let mut options = TableOptions::default();
         for option in &written {
             match option.name.as_str() {
                 "dedup_key" => {
-                    let number = columns.iter().position(|column| *column == option.value).ok_or_else(|| {
-                        undefined_column(table, &option.value, columns).at(self.position_of(option.value_index))
-                    })?;
+                    let number =
+                        columns.iter().position(|column| *column == option.value).ok_or_else(|| {
+                            undefined_column(table, &option.value, columns)
+                                .at(self.position_of(option.value_index))
+                        })?;
                     options.dedup_key = Some(number);
                 }
                 "dedup_window" => options.dedup_window_us = self.option_duration(option)?,
@@ -395,7 +435,10 @@ impl StatementParser<'_> {
 }
 
 /// Gives unnamed checks the names that PostgreSQL would give them.
-fn named_checks(table: &str, written: Vec<(Option<String>, String, Option<String>)>) -> Result<Vec<CheckDef>> {
+fn named_checks(
+    table: &str,
+    written: Vec<(Option<String>, String, Option<String>)>,
+) -> Result<Vec<CheckDef>> {
     let mut checks: Vec<CheckDef> = Vec::new();
     let given: Vec<String> = written.iter().filter_map(|(name, _, _)| name.clone()).collect();
     for (name, condition, column) in written {

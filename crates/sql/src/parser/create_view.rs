@@ -92,7 +92,9 @@ impl StatementParser<'_> {
                         other => {
                             return Err(self
                                 .bad_option(option, format!("late must be 'side' or 'amend', not '{other}'"))
-                                .with_hint("'amend' keeps closed windows for allowed_lateness and corrects them"));
+                                .with_hint(
+                                    "'amend' keeps closed windows for allowed_lateness and corrects them",
+                                ));
                         }
                     });
                 }
@@ -100,7 +102,8 @@ impl StatementParser<'_> {
                 _ => return Err(self.unknown_option(option, "view", view, &KNOWN)),
             }
         }
-        let at_end = |error: SqlError| error.at(options.first().map_or(1, |option| self.position_of(option.index)));
+        let at_end =
+            |error: SqlError| error.at(options.first().map_or(1, |option| self.position_of(option.index)));
         match (amend, allowed_us) {
             (Some(true), Some(allowed_us)) | (None, Some(allowed_us)) => Ok(Lateness { allowed_us }),
             (Some(true), None) => Err(at_end(
@@ -108,8 +111,11 @@ impl StatementParser<'_> {
                     .with_hint("for example WITH (late = 'amend', allowed_lateness = '10 minutes')"),
             )),
             (Some(false), Some(allowed_us)) if allowed_us > 0 => Err(at_end(
-                SqlError::new(SqlState::InvalidParameterValue, "allowed_lateness has no meaning with late = 'side'")
-                    .with_hint("use late = 'amend'"),
+                SqlError::new(
+                    SqlState::InvalidParameterValue,
+                    "allowed_lateness has no meaning with late = 'side'",
+                )
+                .with_hint("use late = 'amend'"),
             )),
             _ => Ok(Lateness::default()),
         }
@@ -203,8 +209,15 @@ impl StatementParser<'_> {
         SqlError::new(SqlState::InvalidParameterValue, message).at(self.position_of(option.index))
     }
 
-    pub(super) fn unknown_option(&self, option: &WithOption, kind: &str, owner: &str, known: &[&str]) -> SqlError {
-        let error = self.bad_option(option, format!("unknown option \"{}\" of {kind} \"{owner}\"", option.name));
+    pub(super) fn unknown_option(
+        &self,
+        option: &WithOption,
+        kind: &str,
+        owner: &str,
+        known: &[&str],
+    ) -> SqlError {
+        let error =
+            self.bad_option(option, format!("unknown option \"{}\" of {kind} \"{owner}\"", option.name));
         match suggest::closest(&option.name, known.iter().copied()) {
             Some(near) => error.with_hint(suggest::did_you_mean(near)),
             None => error.with_hint(format!("options of a {kind} are: {}", known.join(", "))),

@@ -9,14 +9,98 @@ use crate::{SqlError, SqlState, suggest};
 
 /// Words that a misspelt one may have meant.
 const KEYWORDS: [&str; 92] = [
-    "ALL", "ALTER", "ALWAYS", "ANALYZE", "AND", "APPEND", "AS", "ASC", "BEGIN", "BETWEEN", "BY", "CASCADE", "CASE",
-    "CAST", "CHECK", "CLOSE", "COMMIT", "CONFLICT", "CONSTRAINT", "COPY", "CREATE", "CROSS", "DEFAULT", "DELETE",
-    "DESC", "DISTINCT", "DROP", "ELSE", "EMIT", "END", "EXCEPT", "EXISTS", "EXPLAIN", "FALSE", "FILTER", "FLUSH",
-    "FOR", "FROM", "FULL", "GENERATED", "GROUP", "HAVING", "INDEX", "INNER", "INSERT", "INTERSECT", "INTERVAL", "INTO",
-    "JOIN", "KEY", "LEFT", "LIKE", "LIMIT", "MATERIALIZED", "NOTHING", "NULL", "OFFSET", "ON", "ONLY", "OR", "ORDER",
-    "OUTER", "OVER", "OVERWRITE", "PARTITION", "PRIMARY", "REPLACE", "RESET", "RESTRICT", "RETURNING", "RIGHT",
-    "ROLLBACK", "SELECT", "SET", "SHOW", "STDIN", "STORED", "TABLE", "THEN", "TRUE", "UNION", "UPDATE", "USING",
-    "VALUES", "VIEW", "WATERMARK", "WHEN", "WHERE", "WINDOW", "WITH", "WITHIN", "WITHOUT",
+    "ALL",
+    "ALTER",
+    "ALWAYS",
+    "ANALYZE",
+    "AND",
+    "APPEND",
+    "AS",
+    "ASC",
+    "BEGIN",
+    "BETWEEN",
+    "BY",
+    "CASCADE",
+    "CASE",
+    "CAST",
+    "CHECK",
+    "CLOSE",
+    "COMMIT",
+    "CONFLICT",
+    "CONSTRAINT",
+    "COPY",
+    "CREATE",
+    "CROSS",
+    "DEFAULT",
+    "DELETE",
+    "DESC",
+    "DISTINCT",
+    "DROP",
+    "ELSE",
+    "EMIT",
+    "END",
+    "EXCEPT",
+    "EXISTS",
+    "EXPLAIN",
+    "FALSE",
+    "FILTER",
+    "FLUSH",
+    "FOR",
+    "FROM",
+    "FULL",
+    "GENERATED",
+    "GROUP",
+    "HAVING",
+    "INDEX",
+    "INNER",
+    "INSERT",
+    "INTERSECT",
+    "INTERVAL",
+    "INTO",
+    "JOIN",
+    "KEY",
+    "LEFT",
+    "LIKE",
+    "LIMIT",
+    "MATERIALIZED",
+    "NOTHING",
+    "NULL",
+    "OFFSET",
+    "ON",
+    "ONLY",
+    "OR",
+    "ORDER",
+    "OUTER",
+    "OVER",
+    "OVERWRITE",
+    "PARTITION",
+    "PRIMARY",
+    "REPLACE",
+    "RESET",
+    "RESTRICT",
+    "RETURNING",
+    "RIGHT",
+    "ROLLBACK",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "STDIN",
+    "STORED",
+    "TABLE",
+    "THEN",
+    "TRUE",
+    "UNION",
+    "UPDATE",
+    "USING",
+    "VALUES",
+    "VIEW",
+    "WATERMARK",
+    "WHEN",
+    "WHERE",
+    "WINDOW",
+    "WITH",
+    "WITHIN",
+    "WITHOUT",
 ];
 
 /// `syntax error at or near "FORM"` for the token at this number; at the end of input without one.
@@ -37,7 +121,11 @@ pub(crate) fn near(tokens: &[TokenWithSpan], index: usize, positions: &Positions
 }
 
 /// sqlparser's error in PostgreSQL's form.
-pub(crate) fn from_parser(error: ParserError, tokens: &[TokenWithSpan], positions: &Positions<'_>) -> SqlError {
+pub(crate) fn from_parser(
+    error: ParserError,
+    tokens: &[TokenWithSpan],
+    positions: &Positions<'_>,
+) -> SqlError {
     let text = match error {
         ParserError::RecursionLimitExceeded => {
             return SqlError::new(SqlState::ConfigurationLimitExceeded, "statement is nested too deeply");
@@ -78,9 +166,8 @@ fn misspelt(tokens: &[TokenWithSpan], index: usize) -> Option<&'static str> {
         }
         _ => None,
     };
-    suggestion(index, None).or_else(|| {
-        (1..=2).filter_map(|back| index.checked_sub(back)).find_map(|at| suggestion(at, Some(1)))
-    })
+    suggestion(index, None)
+        .or_else(|| (1..=2).filter_map(|back| index.checked_sub(back)).find_map(|at| suggestion(at, Some(1))))
 }
 
 /// Takes sqlparser's ` at Line: 1, Column: 8` off a message.

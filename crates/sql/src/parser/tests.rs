@@ -122,8 +122,14 @@ fn tables() {
             "CREATE TABLE t (k INT PRIMARY KEY, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5' MINUTES) ON CONFLICT DO UPDATE IF NOT NULL",
             "table t (k integer not null, ts timestamp without time zone) key [0] watermark 1 300000000us DoUpdateIfNotNull",
         ),
-        ("CREATE TABLE t (watermark BIGINT, a INT[], j JSON)", "table t (watermark bigint, a integer[], j jsonb)"),
-        ("CREATE TABLE t (k INT PRIMARY KEY) APPEND ONLY", "table t (k integer not null) key [0] append only DoNothing"),
+        (
+            "CREATE TABLE t (watermark BIGINT, a INT[], j JSON)",
+            "table t (watermark bigint, a integer[], j jsonb)",
+        ),
+        (
+            "CREATE TABLE t (k INT PRIMARY KEY) APPEND ONLY",
+            "table t (k integer not null) key [0] append only DoNothing",
+        ),
     ];
     for (sql, expected) in cases {
         assert_eq!(picture(sql), expected, "{sql}");
@@ -172,9 +178,16 @@ fn types_of_columns() {
     ];
     for (written, data_type, name) in cases {
         let table = table(&format!("CREATE TABLE t (a {written})"));
-        assert_eq!((&table.columns[0].data_type, table.columns[0].sql_type.as_str()), (&data_type, name), "{written}");
+        assert_eq!(
+            (&table.columns[0].data_type, table.columns[0].sql_type.as_str()),
+            (&data_type, name),
+            "{written}"
+        );
     }
-    assert_eq!(failure("CREATE TABLE t (a NUMERIC(39,2))").message, "numeric precision 39 must be between 1 and 38");
+    assert_eq!(
+        failure("CREATE TABLE t (a NUMERIC(39,2))").message,
+        "numeric precision 39 must be between 1 and 38"
+    );
     assert_eq!(failure("CREATE TABLE t (a NUMERIC(5,6))").state, SqlState::InvalidParameterValue);
     let error = failure("CREATE TABLE t (a BIGNIT)");
     assert_eq!(error.to_string(), "type \"bignit\" does not exist (hint: did you mean \"bigint\"?)");
@@ -273,7 +286,10 @@ fn data_changes_and_queries() {
         ("UPDATE t SET a = 1 WHERE b RETURNING a", "update <UPDATE t SET a = 1 WHERE b RETURNING a>"),
         ("DELETE FROM t WHERE a = $1 RETURNING a", "delete <DELETE FROM t WHERE a = $1 RETURNING a>"),
         ("(SELECT 1) UNION ALL SELECT 2", "query <(SELECT 1) UNION ALL SELECT 2>"),
-        ("WITH x AS (SELECT 1) SELECT * FROM x EMIT ON WINDOW CLOSE", "query <WITH x AS (SELECT 1) SELECT * FROM x>"),
+        (
+            "WITH x AS (SELECT 1) SELECT * FROM x EMIT ON WINDOW CLOSE",
+            "query <WITH x AS (SELECT 1) SELECT * FROM x>",
+        ),
         ("EXPLAIN SELECT 1", "explain false <SELECT 1> at 8"),
         ("EXPLAIN (ANALYZE, VERBOSE off) SELECT 1", "explain true <SELECT 1> at 31"),
         (
@@ -319,13 +335,33 @@ fn requests_are_split_at_semicolons() {
 fn positions_count_characters_of_the_request() {
     let cases = [
         ("SELECT * FORM t", "syntax error at or near \"FORM\"", Some(10), Some("did you mean \"FROM\"?")),
-        ("SELECT 'größe', * FORM t", "syntax error at or near \"FORM\"", Some(19), Some("did you mean \"FROM\"?")),
-        ("SELECT 'ü';\n-- ö\nSELEC 1", "syntax error at or near \"SELEC\"", Some(18), Some("did you mean \"SELECT\"?")),
-        ("FLUSH; CREATE TABEL t (a INT)", "syntax error at or near \"TABEL\"", Some(15), Some("did you mean \"TABLE\"?")),
+        (
+            "SELECT 'größe', * FORM t",
+            "syntax error at or near \"FORM\"",
+            Some(19),
+            Some("did you mean \"FROM\"?"),
+        ),
+        (
+            "SELECT 'ü';\n-- ö\nSELEC 1",
+            "syntax error at or near \"SELEC\"",
+            Some(18),
+            Some("did you mean \"SELECT\"?"),
+        ),
+        (
+            "FLUSH; CREATE TABEL t (a INT)",
+            "syntax error at or near \"TABEL\"",
+            Some(15),
+            Some("did you mean \"TABLE\"?"),
+        ),
         ("SELECT 1 FROM", "syntax error at end of input", Some(14), None),
         ("SELECT a FORM t", "syntax error at or near \"t\"", Some(15), Some("did you mean \"FROM\"?")),
         ("SELECT 'abc", "unterminated quoted string", Some(8), None),
-        ("FLUSH; EXPLAIN SELECT 1 FORM t x", "syntax error at or near \"t\"", Some(30), Some("did you mean \"FROM\"?")),
+        (
+            "FLUSH; EXPLAIN SELECT 1 FORM t x",
+            "syntax error at or near \"t\"",
+            Some(30),
+            Some("did you mean \"FROM\"?"),
+        ),
         ("xyzzy", "syntax error at or near \"xyzzy\"", Some(1), None),
         ("42", "syntax error at or near \"42\"", Some(1), None),
     ];
@@ -401,19 +437,49 @@ fn refused_by_name() {
 #[test]
 fn table_mistakes_are_explained() {
     let cases = [
-        ("CREATE TABLE t (a INT) WITH (dedup_windw = '1 day')", "unknown option \"dedup_windw\" of table \"t\" (hint: did you mean \"dedup_window\"?)"),
-        ("CREATE TABLE t (id INT) WITH (dedup_key = 'ids')", "column \"ids\" of table \"t\" does not exist (hint: did you mean \"id\"?)"),
-        ("CREATE TABLE t (a INT) WITH (max_ahead = 'soon')", "option \"max_ahead\": invalid interval \"soon\" (hint: write it like '5 seconds' or '1 hour 30 minutes')"),
+        (
+            "CREATE TABLE t (a INT) WITH (dedup_windw = '1 day')",
+            "unknown option \"dedup_windw\" of table \"t\" (hint: did you mean \"dedup_window\"?)",
+        ),
+        (
+            "CREATE TABLE t (id INT) WITH (dedup_key = 'ids')",
+            "column \"ids\" of table \"t\" does not exist (hint: did you mean \"id\"?)",
+        ),
+        (
+            "CREATE TABLE t (a INT) WITH (max_ahead = 'soon')",
+            "option \"max_ahead\": invalid interval \"soon\" (hint: write it like '5 seconds' or '1 hour 30 minutes')",
+        ),
         ("CREATE TABLE t (a INT, A TEXT)", "column \"a\" specified more than once"),
-        ("CREATE TABLE t (a INT PRIMARY KEY, PRIMARY KEY (a))", "a table has one PRIMARY KEY (hint: PRIMARY KEY (a, b) after the columns makes a key of several columns)"),
+        (
+            "CREATE TABLE t (a INT PRIMARY KEY, PRIMARY KEY (a))",
+            "a table has one PRIMARY KEY (hint: PRIMARY KEY (a, b) after the columns makes a key of several columns)",
+        ),
         ("CREATE TABLE t (a INT, PRIMARY KEY (b))", "column \"b\" of table \"t\" does not exist"),
-        ("CREATE TABLE t (a INT, WATERMARK FOR a AS a)", "watermark column \"a\" has type integer (hint: a watermark needs a TIMESTAMP or TIMESTAMPTZ column)"),
-        ("CREATE TABLE t (ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 month')", "months and years have no fixed length (hint: give the length in days, for example INTERVAL '30 days')"),
-        ("CREATE TABLE t (ts TIMESTAMP, WATERMARK FOR ts AS ts + INTERVAL '1 s')", "watermark of column \"ts\" must be the column less a constant interval (hint: WATERMARK FOR ts AS ts - INTERVAL '5 seconds')"),
+        (
+            "CREATE TABLE t (a INT, WATERMARK FOR a AS a)",
+            "watermark column \"a\" has type integer (hint: a watermark needs a TIMESTAMP or TIMESTAMPTZ column)",
+        ),
+        (
+            "CREATE TABLE t (ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 month')",
+            "months and years have no fixed length (hint: give the length in days, for example INTERVAL '30 days')",
+        ),
+        (
+            "CREATE TABLE t (ts TIMESTAMP, WATERMARK FOR ts AS ts + INTERVAL '1 s')",
+            "watermark of column \"ts\" must be the column less a constant interval (hint: WATERMARK FOR ts AS ts - INTERVAL '5 seconds')",
+        ),
         ("CREATE TABLE t (a INT) ON CONFLICT DO NOTHING", "ON CONFLICT of table \"t\" needs a PRIMARY KEY"),
-        ("CREATE TABLE t (a INT PRIMARY KEY) APPEND ONLY ON CONFLICT OVERWRITE", "APPEND ONLY table \"t\" can't update rows ON CONFLICT"),
-        ("CREATE TABLE other.t (a INT)", "schema \"other\" does not exist (hint: everything lives in the schema \"public\")"),
-        ("CREATE VIEW v WITH (late = 'amend') AS SELECT 1", "late = 'amend' needs allowed_lateness (hint: for example WITH (late = 'amend', allowed_lateness = '10 minutes'))"),
+        (
+            "CREATE TABLE t (a INT PRIMARY KEY) APPEND ONLY ON CONFLICT OVERWRITE",
+            "APPEND ONLY table \"t\" can't update rows ON CONFLICT",
+        ),
+        (
+            "CREATE TABLE other.t (a INT)",
+            "schema \"other\" does not exist (hint: everything lives in the schema \"public\")",
+        ),
+        (
+            "CREATE VIEW v WITH (late = 'amend') AS SELECT 1",
+            "late = 'amend' needs allowed_lateness (hint: for example WITH (late = 'amend', allowed_lateness = '10 minutes'))",
+        ),
     ];
     for (sql, message) in cases {
         let error = failure(sql);
@@ -435,7 +501,10 @@ fn nothing_panics_on_cut_or_damaged_text() {
             for text in [&sql[..cut], &sql[cut..]] {
                 if let Err(error) = parse(text) {
                     let length = text.chars().count();
-                    assert!(error.position.is_some_and(|at| at >= 1 && at <= length + 1), "{text}: {error:?}");
+                    assert!(
+                        error.position.is_some_and(|at| at >= 1 && at <= length + 1),
+                        "{text}: {error:?}"
+                    );
                 }
             }
         }

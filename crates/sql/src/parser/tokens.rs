@@ -5,6 +5,7 @@
 //! stood in the user's text.
 
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::{Result, SqlError, SqlState};
@@ -68,7 +69,8 @@ pub(crate) fn split(request: &str) -> Result<Vec<StatementTokens<'_>>> {
     let positions = Positions::new(request);
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, request).tokenize_with_location().map_err(|error| {
-        SqlError::new(SqlState::SyntaxError, unterminated(&error.message)).at(positions.character(error.location))
+        SqlError::new(SqlState::SyntaxError, unterminated(&error.message))
+            .at(positions.character(error.location))
     })?;
 
     let mut statements = Vec::new();
@@ -113,7 +115,9 @@ fn unterminated(message: &str) -> String {
     match message {
         "Unterminated string literal" => "unterminated quoted string".to_string(),
         "Unexpected EOF while in a multi-line comment" => "unterminated /* comment".to_string(),
-        other if other.starts_with("Expected close delimiter '\"'") => "unterminated quoted identifier".to_string(),
+        other if other.starts_with("Expected close delimiter '\"'") => {
+            "unterminated quoted identifier".to_string()
+        }
         other => super::errors::lower_first(other),
     }
 }
@@ -140,7 +144,10 @@ pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> boo
 /// # Errors
 ///
 /// SESSION in this spelling, and temporal joins: they come with a later version.
-pub(crate) fn rewrite_query(tokens: Vec<TokenWithSpan>, positions: &Positions<'_>) -> Result<Vec<TokenWithSpan>> {
+pub(crate) fn rewrite_query(
+    tokens: Vec<TokenWithSpan>,
+    positions: &Positions<'_>,
+) -> Result<Vec<TokenWithSpan>> {
     let mut dropped = vec![false; tokens.len()];
     let word_at = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
     let token_at = |at: usize, token: Token| tokens.get(at).is_some_and(|found| found.token == token);
@@ -150,6 +157,9 @@ pub(crate) fn rewrite_query(tokens: Vec<TokenWithSpan>, positions: &Positions<'_
             Err(SqlError::unsupported(format!("{what} is not supported in this version"))
                 .at(positions.character(tokens[at].span.start)))
         };
+        if token_at(at, Token::Mul) && aliased_wildcard(&tokens, at) {
+            return Err(super::errors::near(&tokens, at + 1, positions));
+        }
         if word_at(at, "FOR") && word_at(at + 1, "SYSTEM_TIME") {
             return refused("FOR SYSTEM_TIME AS OF");
         }
@@ -186,6 +196,20 @@ pub(crate) fn rewrite_query(tokens: Vec<TokenWithSpan>, positions: &Positions<'_
         }
     }
     Ok(tokens.into_iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(token, _)| token).collect())
+}
+
+/// True for `SELECT * name`, which sqlparser takes for an alias; most often the name is a misspelt FROM.
+fn aliased_wildcard(tokens: &[TokenWithSpan], star: usize) -> bool {
+    let Some(before) = star.checked_sub(1).and_then(|before| tokens.get(before)) else { return false };
+    let wildcard = matches!(before.token, Token::Comma | Token::Period)
+        || ["SELECT", "DISTINCT", "ALL"].iter().any(|word| is_word(&before.token, word));
+    let named = match tokens.get(star + 1).map(|token| &token.token) {
+        Some(Token::Word(word)) => {
+            word.keyword == Keyword::NoKeyword || word.value.eq_ignore_ascii_case("AS")
+        }
+        _ => false,
+    };
+    wildcard && named
 }
 
 /// Number of the parenthesis that closes the one at `open`.

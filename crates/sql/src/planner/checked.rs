@@ -28,8 +28,9 @@ pub fn checked_physical_expr(expr: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExp
     let unchanged = Arc::clone(&expr);
     expr.transform_up(|node| match node.downcast_ref::<BinaryExpr>() {
         Some(binary) if can_overflow(*binary.op()) => {
-            let checked = BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right()))
-                .with_fail_on_overflow(true);
+            let checked =
+                BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right()))
+                    .with_fail_on_overflow(true);
             Ok(Transformed::yes(Arc::new(checked) as Arc<dyn PhysicalExpr>))
         }
         _ => Ok(Transformed::no(node)),
@@ -82,7 +83,8 @@ impl AnalyzerRule for ConstantArithmetic {
         plan.transform_up_with_subqueries(|node| {
             node.map_expressions(|expr| {
                 // The column keeps the name that its expression gave it.
-                let name = datafusion::logical_expr::expr_rewriter::NamePreserver::new_for_projection().save(&expr);
+                let name =
+                    datafusion::logical_expr::expr_rewriter::NamePreserver::new_for_projection().save(&expr);
                 expr.transform_up(fold)?.map_data(|folded| Ok(name.restore(folded)))
             })
         })

@@ -103,7 +103,11 @@ fn check_cast(from: &DataType, to: &DataType, label: &str) -> Result<()> {
         true => Ok(()),
         false => Err(SqlError::new(
             SqlState::DatatypeMismatch,
-            format!("{label} has type {} but its expression has type {}", types::name_of(to), types::name_of(from)),
+            format!(
+                "{label} has type {} but its expression has type {}",
+                types::name_of(to),
+                types::name_of(from)
+            ),
         )),
     }
 }
@@ -126,7 +130,9 @@ fn normal(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
-        DataType::Timestamp(_, zone) => DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone()),
+        DataType::Timestamp(_, zone) => {
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone())
+        }
         other => other.clone(),
     }
 }

@@ -63,9 +63,11 @@ fn classify(error: &DataFusionError) -> SqlError {
 fn from_schema(error: &SchemaError) -> SqlError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let error = SqlError::new(SqlState::UndefinedColumn, format!("column {} does not exist", quoted(field)));
+            let error =
+                SqlError::new(SqlState::UndefinedColumn, format!("column {} does not exist", quoted(field)));
             // A column of the same name in another relation helps more than a similar one here.
-            let same_name = valid_fields.iter().find(|known| field.relation.is_some() && known.name == field.name);
+            let same_name =
+                valid_fields.iter().find(|known| field.relation.is_some() && known.name == field.name);
             let near = || suggest::closest(&field.name, valid_fields.iter().map(|known| known.name.as_str()));
             match (same_name, near()) {
                 (Some(known), _) => error.with_hint(suggest::did_you_mean(&known.flat_name())),
@@ -73,10 +75,11 @@ fn from_schema(error: &SchemaError) -> SqlError {
                 (None, None) => error,
             }
         }
-        SchemaError::AmbiguousReference { field } => {
-            SqlError::new(SqlState::AmbiguousColumn, format!("column reference {} is ambiguous", quoted(field)))
-                .with_hint("put the table's name or alias before it")
-        }
+        SchemaError::AmbiguousReference { field } => SqlError::new(
+            SqlState::AmbiguousColumn,
+            format!("column reference {} is ambiguous", quoted(field)),
+        )
+        .with_hint("put the table's name or alias before it"),
         SchemaError::DuplicateQualifiedField { qualifier, name } => SqlError::new(
             SqlState::DuplicateColumn,
             format!("column \"{name}\" of \"{qualifier}\" appears more than once"),
@@ -136,8 +139,11 @@ fn from_text(text: &str, fallback: SqlState) -> SqlError {
         return SqlError::new(SqlState::UndefinedFunction, format!("function {name} does not exist"));
     }
     if let Some(call) = between(text, "No function matches the given name and argument types '", "'") {
-        return SqlError::new(SqlState::UndefinedFunction, format!("function {} does not exist", sql_types(call)))
-            .with_hint("no function of that name takes these types; add a cast");
+        return SqlError::new(
+            SqlState::UndefinedFunction,
+            format!("function {} does not exist", sql_types(call)),
+        )
+        .with_hint("no function of that name takes these types; add a cast");
     }
     if text.contains("to satisfy a call to '") || text.contains("failed to match any signature") {
         let name = between(text, "to satisfy a call to '", "'").or_else(|| between(text, "Function '", "'"));
@@ -151,16 +157,29 @@ fn from_text(text: &str, fallback: SqlState) -> SqlError {
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let state = if has(&["divide by zero", "division by zero"]) {
         return SqlError::new(SqlState::DivisionByZero, "division by zero");
-    } else if has(&["must be in group by", "must appear in the group by", "cannot be referenced in the select"]) {
+    } else if has(&[
+        "must be in group by",
+        "must appear in the group by",
+        "cannot be referenced in the select",
+    ]) {
         SqlState::GroupingError
     } else if has(&["unique expression names"]) {
         return SqlError::new(SqlState::DuplicateColumn, "two columns of the result have the same name")
             .with_detail(tidy(first_line).0)
             .with_hint("give one of them another name with AS");
-    } else if has(&["cannot coerce", "cannot infer common", "type mismatch", "not comparable", "to common type",
-        "cannot automatically convert", "unsupported cast", "incompatible", "is not a boolean",
-        "cannot create filter with non-boolean", "casting from"])
-    {
+    } else if has(&[
+        "cannot coerce",
+        "cannot infer common",
+        "type mismatch",
+        "not comparable",
+        "to common type",
+        "cannot automatically convert",
+        "unsupported cast",
+        "incompatible",
+        "is not a boolean",
+        "cannot create filter with non-boolean",
+        "casting from",
+    ]) {
         SqlState::DatatypeMismatch
     } else if has(&["overflow", "out of range", "too large to store", "can't cast value"]) {
         SqlState::NumericValueOutOfRange

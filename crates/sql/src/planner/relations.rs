@@ -12,8 +12,8 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitMut,
-    VisitorMut,
+    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
@@ -125,7 +125,8 @@ fn relation_name(argument: &ast::Expr) -> Option<ObjectName> {
 fn select_all(relation: ObjectName) -> crate::Result<Box<ast::Query>> {
     let mut query = crate::parse_query("SELECT * FROM t")?;
     if let ast::SetExpr::Select(select) = query.body.as_mut()
-        && let Some(TableFactor::Table { name, .. }) = select.from.first_mut().map(|table| &mut table.relation)
+        && let Some(TableFactor::Table { name, .. }) =
+            select.from.first_mut().map(|table| &mut table.relation)
     {
         *name = relation;
     }
@@ -144,7 +145,9 @@ impl RelationPlanner for WindowRelations {
     ) -> Result<RelationPlanning> {
         let span = relation.span();
         match relation {
-            TableFactor::Table { name, alias, args: Some(arguments), .. } if Function::named(&name).is_some() => {
+            TableFactor::Table { name, alias, args: Some(arguments), .. }
+                if Function::named(&name).is_some() =>
+            {
                 let function = Function::named(&name).expect("checked by the guard");
                 let plan = plan_window(function, arguments.args, span, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
@@ -181,7 +184,10 @@ fn plan_window(
     };
 
     let ast::Expr::Subquery(subquery) = relation else {
-        return Err(located(usage("the first argument must be a table, view or subquery".to_string()), relation.span()));
+        return Err(located(
+            usage("the first argument must be a table, view or subquery".to_string()),
+            relation.span(),
+        ));
     };
     let input = context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })?;
 
@@ -210,7 +216,10 @@ fn window_kind(
                 SqlState::InvalidParameterValue,
                 format!("window size must be a constant interval, not {expr}"),
             );
-            (error.with_hint(format!("write {}, each size like INTERVAL '5 minutes'", function.usage())), expr.span())
+            (
+                error.with_hint(format!("write {}, each size like INTERVAL '5 minutes'", function.usage())),
+                expr.span(),
+            )
         })?;
         sizes.push(us);
     }
@@ -238,12 +247,18 @@ fn check_input(input: &LogicalPlan, time_column: &Column, kind: WindowKind) -> c
             return Err(SqlError::new(SqlState::DatatypeMismatch, message));
         }
     }
-    match [WINDOW_START, WINDOW_END].iter().find(|name| schema.fields().iter().any(|field| field.name() == **name)) {
+    match [WINDOW_START, WINDOW_END]
+        .iter()
+        .find(|name| schema.fields().iter().any(|field| field.name() == **name))
+    {
         Some(name) => Err(SqlError::new(
             SqlState::DuplicateColumn,
             format!("the relation in {} has a column \"{name}\" already", kind.name()),
         )
-        .with_hint(format!("rename it: {}((SELECT {name} AS inner_{name}, ... FROM ...), ...)", kind.name()))),
+        .with_hint(format!(
+            "rename it: {}((SELECT {name} AS inner_{name}, ... FROM ...), ...)",
+            kind.name()
+        ))),
         None => Ok(()),
     }
 }

@@ -100,7 +100,10 @@ async fn window_functions_give_rows_their_windows() {
 async fn flink_spelling_gives_the_same_rows() {
     let context = shop().await;
     let pairs = [
-        ("TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '1' MINUTES))", "TUMBLE(clicks, ts, INTERVAL '1 minute')"),
+        (
+            "TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '1' MINUTES))",
+            "TUMBLE(clicks, ts, INTERVAL '1 minute')",
+        ),
         (
             "TABLE(HOP(TABLE clicks, DESCRIPTOR(ts), INTERVAL '30' SECONDS, INTERVAL '1' HOUR))",
             "HOP(clicks, ts, INTERVAL '30 seconds', INTERVAL '1 hour')",
@@ -120,13 +123,31 @@ async fn flink_spelling_gives_the_same_rows() {
 async fn window_mistakes_are_explained() {
     let context = shop().await;
     let cases = [
-        ("TUMBLE(clicks, n, INTERVAL '1 minute')", "time column \"n\" of TUMBLE has type bigint, not timestamp"),
-        ("TUMBLE(clicks, ts, INTERVAL '1 month')", "months and years have no fixed length (hint: give the length in days, for example INTERVAL '30 days')"),
-        ("HOP(clicks, ts, INTERVAL '7 seconds', INTERVAL '1 minute')", "size 1 minute of HOP is not a multiple of its slide 7 seconds"),
+        (
+            "TUMBLE(clicks, n, INTERVAL '1 minute')",
+            "time column \"n\" of TUMBLE has type bigint, not timestamp",
+        ),
+        (
+            "TUMBLE(clicks, ts, INTERVAL '1 month')",
+            "months and years have no fixed length (hint: give the length in days, for example INTERVAL '30 days')",
+        ),
+        (
+            "HOP(clicks, ts, INTERVAL '7 seconds', INTERVAL '1 minute')",
+            "size 1 minute of HOP is not a multiple of its slide 7 seconds",
+        ),
         ("TUMBLE(clicks, ts, INTERVAL '0 seconds')", "size of TUMBLE must be positive"),
-        ("TUMBLE(clicks, ts)", "wrong number of arguments: 2 (hint: write TUMBLE(table, time_column, size [, offset]))"),
-        ("TUMBLE(clicks, tss, INTERVAL '1 minute')", "column \"tss\" does not exist (hint: did you mean \"ts\"?)"),
-        ("TUMBLE(clikcs, ts, INTERVAL '1 minute')", "relation \"clikcs\" does not exist (hint: did you mean \"clicks\"?)"),
+        (
+            "TUMBLE(clicks, ts)",
+            "wrong number of arguments: 2 (hint: write TUMBLE(table, time_column, size [, offset]))",
+        ),
+        (
+            "TUMBLE(clicks, tss, INTERVAL '1 minute')",
+            "column \"tss\" does not exist (hint: did you mean \"ts\"?)",
+        ),
+        (
+            "TUMBLE(clikcs, ts, INTERVAL '1 minute')",
+            "relation \"clikcs\" does not exist (hint: did you mean \"clicks\"?)",
+        ),
     ];
     for (from, message) in cases {
         let error = failure(&context, &format!("SELECT 'ü' FROM {from}")).await;
@@ -152,7 +173,8 @@ async fn top_n_stays_a_filter_over_a_window() {
     let context = shop().await;
     let sql = "SELECT * FROM (SELECT user_id, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY n DESC) AS rn FROM clicks) x WHERE rn <= 2";
     let plan = optimize_for_streaming(&context.state(), plan(&context, sql).await.unwrap()).unwrap();
-    let lines: Vec<String> = plan.display_indent().to_string().lines().map(|line| line.trim().to_string()).collect();
+    let lines: Vec<String> =
+        plan.display_indent().to_string().lines().map(|line| line.trim().to_string()).collect();
     let filter = lines.iter().position(|line| line.starts_with("Filter:")).unwrap();
     let window = lines.iter().position(|line| line.starts_with("WindowAggr:")).unwrap();
     assert!(filter < window, "{lines:?}");
@@ -192,19 +214,47 @@ async fn overflow_is_an_error() {
         let error = failure(&context, sql).await;
         assert_eq!(error.state, SqlState::NumericValueOutOfRange, "{sql}: {error:?}");
     }
-    assert_eq!(table(&context, "SELECT 2 + 3 * 4 AS x, n - 1 AS y FROM clicks WHERE n = 1").await, "x | y\n14 | 0");
+    assert_eq!(
+        table(&context, "SELECT 2 + 3 * 4 AS x, n - 1 AS y FROM clicks WHERE n = 1").await,
+        "x | y\n14 | 0"
+    );
 }
 
 #[tokio::test]
 async fn errors_have_state_position_and_hint() {
     let context = shop().await;
     let cases = [
-        ("SELECT * FROM ordrs", "42P01", "relation \"ordrs\" does not exist (hint: did you mean \"orders\"?)", Some(15)),
-        ("SELECT 'é', amuont FROM orders", "42703", "column \"amuont\" does not exist (hint: did you mean \"amount\"?)", Some(13)),
-        ("SELECT o.amuont FROM orders o", "42703", "column \"o.amuont\" does not exist (hint: did you mean \"amount\"?)", None),
-        ("SELECT cuont(*) FROM orders", "42883", "function cuont does not exist (hint: did you mean \"count\"?)", Some(8)),
+        (
+            "SELECT * FROM ordrs",
+            "42P01",
+            "relation \"ordrs\" does not exist (hint: did you mean \"orders\"?)",
+            Some(15),
+        ),
+        (
+            "SELECT 'é', amuont FROM orders",
+            "42703",
+            "column \"amuont\" does not exist (hint: did you mean \"amount\"?)",
+            Some(13),
+        ),
+        (
+            "SELECT o.amuont FROM orders o",
+            "42703",
+            "column \"o.amuont\" does not exist (hint: did you mean \"amount\"?)",
+            None,
+        ),
+        (
+            "SELECT cuont(*) FROM orders",
+            "42883",
+            "function cuont does not exist (hint: did you mean \"count\"?)",
+            Some(8),
+        ),
         ("SELECT a.n FROM clicks a, clicks a", "42701", "", None),
-        ("SELECT n FROM clicks a, clicks b", "42702", "column reference \"n\" is ambiguous (hint: put the table's name or alias before it)", None),
+        (
+            "SELECT n FROM clicks a, clicks b",
+            "42702",
+            "column reference \"n\" is ambiguous (hint: put the table's name or alias before it)",
+            None,
+        ),
         ("SELECT user_id, count(*) FROM clicks GROUP BY n", "42803", "", None),
         ("SELECT 1 / 0", "22012", "division by zero", None),
         ("SELECT n / 0 FROM clicks", "22012", "division by zero", None),
@@ -224,7 +274,9 @@ async fn errors_have_state_position_and_hint() {
         if position.is_some() {
             assert_eq!(error.position, position, "{sql}: {error:?}");
         }
-        for noise in ["feature is not implemented", "Error during planning", " { ", "DataFusion", "Arrow error", "\n"] {
+        for noise in
+            ["feature is not implemented", "Error during planning", " { ", "DataFusion", "Arrow error", "\n"]
+        {
             assert!(!error.message.contains(noise), "{sql}: {error:?}");
         }
     }
@@ -294,8 +346,14 @@ async fn functions_of_shops_and_clients() {
         assert_eq!(value(&context, expr).await, expected, "{expr}");
     }
     assert!(value(&context, "version()").await.starts_with("PostgreSQL 16.6 (Shopstream "));
-    assert_eq!(table(&context, "SELECT data -> 'a' ->> 1 AS x, data ->> 'b' AS y FROM orders").await, "x | y\n2.50 | x");
-    assert_eq!(failure(&context, "SELECT '{\"a\"'::jsonb -> 'a'").await.state, SqlState::InvalidTextRepresentation);
+    assert_eq!(
+        table(&context, "SELECT data -> 'a' ->> 1 AS x, data ->> 'b' AS y FROM orders").await,
+        "x | y\n2.50 | x"
+    );
+    assert_eq!(
+        failure(&context, "SELECT '{\"a\"'::jsonb -> 'a'").await.state,
+        SqlState::InvalidTextRepresentation
+    );
     assert_eq!(table(&context, "SELECT amount * 1.1 AS x FROM orders").await, "x\n11.550");
 }
 
@@ -303,7 +361,9 @@ async fn functions_of_shops_and_clients() {
 async fn tables_are_bound() {
     let context = shop().await;
     let bound = |sql: &str| {
-        let Statement::CreateTable { table, .. } = crate::parse(sql).unwrap().remove(0).statement else { panic!() };
+        let Statement::CreateTable { table, .. } = crate::parse(sql).unwrap().remove(0).statement else {
+            panic!()
+        };
         bind_table(&context.state(), &table)
     };
     let table = bound(
@@ -314,10 +374,22 @@ async fn tables_are_bound() {
     assert_eq!(table.columns[1].data_type, crate::catalog::timestamptz());
     assert_eq!(table.columns[1].sql_type, "timestamp with time zone");
     let cases = [
-        ("CREATE TABLE t (a INT, b AS c + 1)", "generated column \"b\" of table \"t\": column \"c\" does not exist"),
-        ("CREATE TABLE t (a INT, CHECK (a + 1))", "CHECK \"t_check\" of table \"t\" has type bigint, not boolean"),
-        ("CREATE TABLE t (a INT, ts AS a, WATERMARK FOR ts AS ts)", "watermark column \"ts\" has type integer"),
-        ("CREATE TABLE t (a INT, b TIMESTAMP DEFAULT true)", "column \"b\" of table \"t\" has type timestamp without time zone but its expression has type boolean"),
+        (
+            "CREATE TABLE t (a INT, b AS c + 1)",
+            "generated column \"b\" of table \"t\": column \"c\" does not exist",
+        ),
+        (
+            "CREATE TABLE t (a INT, CHECK (a + 1))",
+            "CHECK \"t_check\" of table \"t\" has type bigint, not boolean",
+        ),
+        (
+            "CREATE TABLE t (a INT, ts AS a, WATERMARK FOR ts AS ts)",
+            "watermark column \"ts\" has type integer",
+        ),
+        (
+            "CREATE TABLE t (a INT, b TIMESTAMP DEFAULT true)",
+            "column \"b\" of table \"t\" has type timestamp without time zone but its expression has type boolean",
+        ),
     ];
     for (sql, message) in cases {
         assert_eq!(bound(sql).unwrap_err().message, message, "{sql}");

@@ -101,7 +101,10 @@ impl ExecutionPlan for WindowTvfExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let [input] = children.as_slice() else {
             return internal_err!("WindowTvfExec takes one input, got {}", children.len());
         };
@@ -117,7 +120,9 @@ impl ExecutionPlan for WindowTvfExec {
             let schema = Arc::clone(&schema);
             let (batches, error) = match batch {
                 Ok(batch) => (slices(batch, rows_max), None),
-                Err(error) => (slices(RecordBatch::new_empty(Arc::clone(&schema)), rows_max), Some(Err(error))),
+                Err(error) => {
+                    (slices(RecordBatch::new_empty(Arc::clone(&schema)), rows_max), Some(Err(error)))
+                }
             };
             let windowed = batches.map(move |batch| with_windows(&batch, kind, time_index, &schema));
             futures::stream::iter(windowed.chain(error))
@@ -133,7 +138,12 @@ fn slices(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBat
 }
 
 /// The batch with one row for each window of each row.
-fn with_windows(batch: &RecordBatch, kind: WindowKind, time_index: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+fn with_windows(
+    batch: &RecordBatch,
+    kind: WindowKind,
+    time_index: usize,
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
     let time_type = batch.column(time_index).data_type();
     let zone = match time_type {
         DataType::Timestamp(_, zone) => zone.clone(),

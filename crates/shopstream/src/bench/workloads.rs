@@ -1,0 +1,43 @@
+//! The workloads over user behaviour that other engines are measured with, in our dialect.
+
+pub const TABLE: &str = "CREATE TABLE ub (user_id BIGINT, item_id BIGINT, category_id BIGINT, behavior TEXT, \
+     ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
+
+/// Name, query, and whether it gives one final row per window as the peers do.
+pub const VIEWS: &[(&str, &str, bool)] = &[
+    (
+        "w1",
+        "SELECT window_start, behavior, COUNT(*) AS cnt FROM TUMBLE(ub, ts, INTERVAL '1 minute') \
+         GROUP BY window_start, window_end, behavior",
+        true,
+    ),
+    (
+        "w2",
+        "SELECT window_end, rn, item_id, cnt FROM (SELECT window_start, window_end, item_id, cnt, \
+         ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY cnt DESC, item_id) AS rn FROM ( \
+         SELECT window_start, window_end, item_id, COUNT(*) AS cnt \
+         FROM HOP(ub, ts, INTERVAL '5 minutes', INTERVAL '1 hour') WHERE behavior = 'pv' \
+         GROUP BY window_start, window_end, item_id)) WHERE rn <= 5",
+        true,
+    ),
+    (
+        "w3",
+        "SELECT window_start, COUNT(DISTINCT user_id) AS uv FROM TUMBLE(ub, ts, INTERVAL '1 hour') \
+         WHERE behavior = 'pv' GROUP BY window_start, window_end",
+        true,
+    ),
+    (
+        "w5",
+        "SELECT window_start, category_id, behavior, COUNT(*) AS cnt FROM TUMBLE(ub, ts, INTERVAL '1 minute') \
+         GROUP BY window_start, window_end, category_id, behavior",
+        true,
+    ),
+    ("w8", "SELECT item_id, COUNT(*) AS cnt FROM ub GROUP BY item_id", false),
+];
+
+/// The statement that creates a workload's view.
+pub fn create(name: &str) -> Option<String> {
+    let (name, query, on_close) = VIEWS.iter().find(|(n, _, _)| *n == name)?;
+    let emit = if *on_close { " EMIT ON WINDOW CLOSE" } else { "" };
+    Some(format!("CREATE MATERIALIZED VIEW {name} AS {query}{emit}"))
+}

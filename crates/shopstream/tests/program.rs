@@ -1,0 +1,7 @@
+//! The program from outside: the built binary, real files, real kills.
+
+mod program {
+    mod data;
+    mod kill;
+    mod server;
+}
