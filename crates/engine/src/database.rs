@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::array::RecordBatch;
 use dataflow::{DecodedRows, Tick};
 use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use parking_lot::{Mutex, RwLock};
@@ -101,6 +102,8 @@ impl Database {
         };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_bytes)))
+            // A query that outgrows its memory fails; spilling would let one fill the disk that the log needs.
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
             .map_err(|e| SqlError::internal(e.to_string()))?;
         let planner = sql::planner::PlannerConfig { target_partitions: workers, batch_size: 8192, runtime };
@@ -118,7 +121,9 @@ impl Database {
         let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers)?;
         let mut seen = Seen::default();
         replay(&mut driver, &mut seen, &shared, &base, &reader)?;
-        driver.publish(Tick(log.next_offset().0), std::time::Instant::now());
+        let end = Tick(log.next_offset().0);
+        driver.step(end);
+        driver.publish(end, std::time::Instant::now());
         facts.bytes.store(log.bytes(), Ordering::Relaxed);
         facts.records.store(log.next_offset().0, Ordering::Relaxed);
 
@@ -504,7 +509,7 @@ fn replan(definition: &Definition, shared: &Arc<Shared>, base: &Arc<SessionState
     let statement = statements.pop().ok_or_else(|| SqlError::internal("an empty definition"))?;
     let catalog = Arc::clone(&shared.catalog.read());
     let properties = Arc::clone(&shared.view_properties.read());
-    futures::executor::block_on(definition::plan(&statement, RelationId(definition.id), &catalog, &properties, base))
+    definition::plan_blocking(&statement, RelationId(definition.id), &catalog, &properties, base)
 }
 
 fn log_error(error: LogError) -> SqlError {

@@ -77,6 +77,21 @@ pub async fn plan(
     }
 }
 
+/// [`plan`] for callers that are not async. It runs on a thread of its own, because the caller may stand
+/// inside some executor, and those don't nest.
+pub fn plan_blocking(
+    statement: &ParsedStatement,
+    id: RelationId,
+    catalog: &Arc<Catalog>,
+    views: &ViewProperties,
+    base: &Arc<SessionState>,
+) -> Result<Install, SqlError> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| futures::executor::block_on(plan(statement, id, catalog, views, base)));
+        thread.join().unwrap_or_else(|_| Err(SqlError::internal("planning a definition failed")))
+    })
+}
+
 fn exists(catalog: &Catalog, name: &str, tolerated: bool, kind: &str) -> Result<bool, SqlError> {
     let taken = catalog.tables.contains_key(name)
         || catalog.views.contains_key(name)

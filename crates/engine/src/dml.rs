@@ -367,7 +367,9 @@ async fn returning(
     let convert = |e| sql::planner::from_datafusion(e, "");
     let items = items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let query = format!("SELECT {items} FROM {}", quoted(&table.name));
-    let context = datafusion::prelude::SessionContext::new_with_state((*session.database.planner()).clone());
+    // A catalog of its own, in which the table's name means the rows that were written.
+    let state = crate::provider::empty_state(&session.database.planner());
+    let context = datafusion::prelude::SessionContext::new_with_state(state);
     let provider = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(convert)?;
     context.register_table(table.name.as_str(), Arc::new(provider)).map_err(convert)?;
     let parsed = sql::parse_query(&query)?;

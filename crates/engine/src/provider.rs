@@ -71,6 +71,17 @@ impl QueryScope {
     }
 }
 
+/// A session state with an empty catalog that nobody else sees.
+pub fn empty_state(base: &SessionState) -> SessionState {
+    let catalog = MemoryCatalogProvider::new();
+    catalog
+        .register_schema("public", Arc::new(datafusion::catalog::MemorySchemaProvider::new()))
+        .expect("a memory catalog takes schemas");
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog("dev".into(), Arc::new(catalog));
+    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(catalogs)).build()
+}
+
 #[derive(Debug)]
 struct RelationSchema {
     scope: Arc<QueryScope>,

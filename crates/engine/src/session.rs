@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -52,16 +52,19 @@ impl Session {
         self.settings.lock().get(&name.to_lowercase()).cloned()
     }
 
-    /// Binds without running.
-    pub async fn describe(&self, statement: &ParsedStatement) -> Result<Description, SqlError> {
+    /// Binds without running. `given` are the types that the client announced for `$1`, `$2`, ..., where it did.
+    pub async fn describe(
+        &self,
+        statement: &ParsedStatement,
+        given: &[Option<DataType>],
+    ) -> Result<Description, SqlError> {
         let at = |e: SqlError| e.shifted(statement.offset);
         match &statement.statement {
             Statement::Query(query) => {
                 let bound = self.bind(query, &statement.sql).await.map_err(at)?;
-                Ok(Description {
-                    parameters: parameter_types(&bound.plan)?,
-                    columns: Some(plain_schema(bound.plan.schema())),
-                })
+                let parameters = parameter_types(&bound.plan)?;
+                let columns = described_columns(bound.plan, &parameters, given);
+                Ok(Description { parameters, columns: Some(columns) })
             }
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 crate::dml::describe(self, statement).await.map_err(at)
@@ -233,6 +236,24 @@ pub(crate) fn parameter_types(plan: &LogicalPlan) -> Result<Vec<arrow::datatypes
     Ok((1..=count)
         .map(|n| found.get(&format!("${n}")).cloned().flatten().unwrap_or(arrow::datatypes::DataType::Utf8))
         .collect())
+}
+
+/// Columns of a result whose types may hang on those of the parameters.
+fn described_columns(plan: LogicalPlan, needed: &[DataType], given: &[Option<DataType>]) -> SchemaRef {
+    let found = plan.get_parameter_types().unwrap_or_default();
+    let values: Option<Vec<ScalarValue>> = needed
+        .iter()
+        .enumerate()
+        .map(|(i, needed)| {
+            let known = found.get(&format!("${}", i + 1)).cloned().flatten();
+            let data_type = known.or_else(|| given.get(i).cloned().flatten()).unwrap_or_else(|| needed.clone());
+            ScalarValue::try_from(&data_type).ok()
+        })
+        .collect();
+    let unbound = plain_schema(plan.schema());
+    let Some(values) = values.filter(|v| !v.is_empty()) else { return unbound };
+    let values = ParamValues::List(values.into_iter().map(Into::into).collect());
+    plan.with_param_values(values).map_or(unbound, |plan| plain_schema(plan.schema()))
 }
 
 /// Values as the types the plan expects; a client may have sent text or another width.

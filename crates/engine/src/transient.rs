@@ -58,8 +58,8 @@ impl Transient {
 
     pub fn define_one(&mut self, statement: &ParsedStatement) -> Result<(), SqlError> {
         let id = RelationId(self.catalog.next_id);
-        let planned = definition::plan(statement, id, &self.catalog, &self.properties, &self.base);
-        let install = futures::executor::block_on(planned).map_err(|e| e.shifted(statement.offset))?;
+        let install = definition::plan_blocking(statement, id, &self.catalog, &self.properties, &self.base)
+            .map_err(|e| e.shifted(statement.offset))?;
         let mut catalog = Catalog::clone(&self.catalog);
         catalog.next_id += 1;
         match install {

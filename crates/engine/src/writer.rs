@@ -176,6 +176,9 @@ impl Writer {
                 let payload = serde_json::to_vec(&definition).expect("a definition is plain text");
                 match self.append(KIND_DEFINITION, definition.id, &payload, group) {
                     Ok((offset, location)) => {
+                        if let Install::Table(table) = &install {
+                            self.seen.add_table(table);
+                        }
                         let entry = Entry::Definition(definition);
                         group.logged.push(Logged { offset, location, entry, install: Some(install) });
                         group.pending.push(Pending::Definition(reply, tick_after(offset)));

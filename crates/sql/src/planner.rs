@@ -23,7 +23,9 @@ use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as PlannerStatement;
@@ -140,6 +142,19 @@ fn function_hint(state: &SessionState, message: &str) -> Option<String> {
     suggest::closest(wrong, scalar.chain(others).map(String::as_str)).map(suggest::did_you_mean)
 }
 
+/// Lets joins and row multipliers yield between batches: they can make billions of rows out of one input batch
+/// without ever reading another, and a query that never yields can't be cancelled.
+fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let multiplies = |name: &str| name.contains("Join") || name.contains("Unnest") || name.contains("WindowTvf");
+    let plan = plan.transform_up(|node| {
+        if multiplies(node.name()) {
+            return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
+        }
+        Ok(Transformed::no(node))
+    })?;
+    Ok(plan.data)
+}
+
 /// Plans batch queries: DataFusion's planner, our window functions, and arithmetic that does not wrap.
 #[derive(Debug)]
 struct BatchPlanner;
@@ -154,6 +169,6 @@ impl QueryPlanner for BatchPlanner {
         let plan = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowTvfPlanner)])
             .create_physical_plan(logical_plan, session)
             .await?;
-        checked::checked_plan(plan)
+        cooperative(checked::checked_plan(plan)?)
     }
 }

@@ -107,12 +107,12 @@ impl Table {
 
     fn row(&mut self, rng: &mut Rng) -> String {
         self.next += 1;
-        let key = if self.keyed { rng.i64(..30) } else { rng.i64(..8) };
+        let key = if self.keyed { rng.i64(0..30) } else { rng.i64(0..8) };
         let mut cells = vec![key.to_string()];
         cells.extend(self.columns.iter().map(|(_, k)| k.literal(rng)));
         if self.events {
             // At most 10 seconds behind the newest.
-            let second = self.next * 7 + 20 - rng.i64(..10);
+            let second = self.next * 7 + 20 - rng.i64(0..10);
             cells.push(format!("to_timestamp({})", 1_700_000_000 + second));
         }
         format!("({})", cells.join(", "))
@@ -130,7 +130,7 @@ impl Table {
             0 => format!("{column} IS NULL"),
             1 => format!("{column} IS NOT NULL"),
             2 => format!("k % 3 = {}", rng.u8(..3)),
-            3 => format!("k IN ({}, {}, {})", rng.i64(..9), rng.i64(..9), rng.i64(..30)),
+            3 => format!("k IN ({}, {}, {})", rng.i64(0..9), rng.i64(0..9), rng.i64(0..30)),
             4 if *kind == Kind::Boolean => column.clone(),
             _ => {
                 let operator = ["=", "<>", "<", "<=", ">", ">="][rng.usize(..6)];
@@ -148,7 +148,7 @@ impl Table {
         let (column, kind) = &self.columns[rng.usize(..self.columns.len())];
         let x = format!("{prefix}{column}");
         let filter =
-            if rng.u8(..5) == 0 { format!(" FILTER (WHERE {prefix}k > {})", rng.i64(..6)) } else { String::new() };
+            if rng.u8(..5) == 0 { format!(" FILTER (WHERE {prefix}k > {})", rng.i64(0..6)) } else { String::new() };
         let call = match rng.u8(..10) {
             0 => "count(*)".to_string(),
             1 => format!("count({x})"),

@@ -35,9 +35,9 @@ fn lateness_is_judged_by_the_record_before_it_whatever_the_steps() {
         let mut rng = Rng::with_seed(11);
         let mut second = 0;
         for _ in 0..60 {
-            second += rng.i64(..9);
+            second += rng.i64(0..9);
             let rows: Vec<(i32, i64)> =
-                (0..rng.usize(1..6)).map(|_| (rng.i32(..3), (second - rng.i64(..40)).max(0))).collect();
+                (0..rng.usize(1..6)).map(|_| (rng.i32(0..3), (second - rng.i64(0..40)).max(0))).collect();
             insert(&db, &rows);
         }
         let live = db.run("SELECT * FROM v");

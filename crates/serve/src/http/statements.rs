@@ -72,7 +72,7 @@ async fn run_all(session: &Session, request: &SqlRequest) -> Result<Vec<u8>, Sql
         let parameters = if request.params.is_empty() {
             Vec::new()
         } else {
-            let types = session.describe(statement).await?.parameters;
+            let types = session.describe(statement, &[]).await?.parameters;
             bind(&request.params, &types)?
         };
         last = match session.run(statement, parameters).await? {

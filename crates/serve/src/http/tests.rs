@@ -350,7 +350,7 @@ async fn waiting_for_a_tick_that_does_not_come_is_504() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_runs_and_fails_with_positions() {
     let server = Server::start().await;
-    let answer = json_of(server.sql(json!({"sql": "INSERT INTO stock (product_id, quantity) VALUES (1, 2); FLUSH; SELECT quantity, quantity FROM stock"})).await).await;
+    let answer = json_of(server.sql(json!({"sql": "INSERT INTO stock (product_id, quantity) VALUES (1, 2); FLUSH; SELECT quantity, quantity AS again FROM stock"})).await).await;
     assert_eq!((&answer["tag"], &answer["rows"]), (&json!("SELECT 1"), &json!([[2, 2]])));
     let bound = json!({"sql": "SELECT product_id FROM stock WHERE product_id = $1", "params": ["1"]});
     assert_eq!(json_of(server.sql(bound).await).await["rows"], json!([[1]]));

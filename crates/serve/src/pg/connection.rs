@@ -264,7 +264,11 @@ impl Connection {
             Some(statement) => {
                 self.check_transaction(&statement)?;
                 let guard = self.guard();
-                let described = self.wire.guarded(&guard, self.session.describe(&statement)).await??;
+                let announced: Vec<Option<DataType>> = parameter_oids
+                    .iter()
+                    .map(|oid| pgwire::api::Type::from_oid(*oid).as_ref().and_then(super::types::arrow_of))
+                    .collect();
+                let described = self.wire.guarded(&guard, self.session.describe(&statement, &announced)).await??;
                 let mut needed = described.parameters;
                 needed.resize(needed.len().max(parameter_oids.len()), DataType::Null);
                 let given = |i: usize| parameter_oids.get(i).copied().unwrap_or(0);

@@ -189,7 +189,7 @@ fn taobao_shuffled_within_five_seconds_and_sent_twice() {
     let times = engine::operators::microseconds(rows.column(4)).unwrap();
     // Each row arrives up to five seconds late: none is behind the watermark when it comes.
     let mut order: Vec<(i64, u32)> =
-        (0..rows.num_rows()).map(|i| (times.value(i) + rng.i64(..5_000_000), i as u32)).collect();
+        (0..rows.num_rows()).map(|i| (times.value(i) + rng.i64(0..5_000_000), i as u32)).collect();
     order.sort();
     let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, i)| i));
     let shuffled = take_record_batch(&rows, &order).unwrap();
