@@ -323,7 +323,7 @@ def copy_rejects_rows_and_says_so(arguments):
         tag, notices = copy_in(connection, "COPY copy_rejects FROM STDIN", ["1\t1\n2\tx\n3\t\\N\n4\t4\n"])
         expect(tag, "COPY 2")
         expect(len(notices), 1, "notices")
-        expect(notices[0].severity_nonlocalized, "WARNING")
+        expect(notices[0].severity, "WARNING")
         expect_in("2 rows", notices[0].message_primary)
         expect_in("row 2", notices[0].message_detail)
         expect_in("rejected_rows", notices[0].message_hint)

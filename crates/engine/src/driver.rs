@@ -480,6 +480,9 @@ impl Driver {
         for (id, view) in &self.views {
             let status = self.statistics.views.entry(*id).or_default();
             status.suspended.clone_from(&view.suspended);
+            let sources = view.plan.root().properties.watermarks.iter();
+            let watermarks = sources.filter_map(|t| self.stepper.watermarks.tables.get(t)).map(|c| c.watermark.0);
+            status.watermark_us = watermarks.min().filter(|w| *w != i64::MIN);
             if slow {
                 let (state, busy) = self.stepper.circuit.view_state(*id);
                 (status.state_rows, status.state_bytes, status.busy) = (state.rows as u64, state.bytes as u64, busy);

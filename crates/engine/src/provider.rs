@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session,
@@ -109,7 +109,7 @@ impl SchemaProvider for RelationSchema {
             Arc::new(RelationTable { id, schema, table_type, scope }) as Arc<dyn TableProvider>
         };
         if let Some(table) = catalog.tables.get(name) {
-            return Ok(Some(provider(table.id, table.schema(), TableType::Base)));
+            return Ok(Some(provider(table.id, announced(table), TableType::Base)));
         }
         let Some(view) = catalog.views.get(name) else { return Ok(None) };
         if view.materialized {
@@ -121,6 +121,21 @@ impl SchemaProvider for RelationSchema {
         let plan = sql::planner::bind_query(&state, &query, &view.query).await.map_err(external)?;
         Ok(Some(Arc::new(ViewTable::new(plan, Some(view.query.clone())))))
     }
+}
+
+/// The table's schema, with the SQL name of types that Arrow doesn't tell apart from text: clients are told of them.
+fn announced(table: &sql::TableDef) -> SchemaRef {
+    let schema = table.schema();
+    let fields = schema.fields().iter().zip(&table.columns).map(|(field, column)| {
+        let field = Field::clone(field);
+        match column.sql_type.as_str() {
+            "jsonb" | "json" | "uuid" => {
+                field.with_metadata([("sql_type".to_string(), column.sql_type.clone())].into_iter().collect())
+            }
+            _ => field,
+        }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 struct RelationTable {

@@ -185,8 +185,24 @@ function latestBy(rows, column) {
   return rows.reduce((best, row) => (!best || Date.parse(row[column]) > Date.parse(best[column]) ? row : best), null);
 }
 
+/** How far event time has come; windows that end later are still filling. */
+function eventNow(context) {
+  const newest = context.status?.tables?.user_behavior?.max_event_time;
+  return newest ? Date.parse(newest) : Infinity;
+}
+
+/** The open window that is most complete: the first to end after the newest event, else the last that ended. */
+function fullestWindow(rows, nowMs) {
+  const open = rows.filter((row) => Date.parse(row.window_end) > nowMs);
+  if (!open.length) return latestBy(rows, "window_end");
+  return open.reduce((best, row) => (Date.parse(row.window_end) < Date.parse(best.window_end) ? row : best));
+}
+
 function visitorsTile(context) {
-  const today = context.rows("cumulative_uv_today").sort((a, b) => Date.parse(a.window_end) - Date.parse(b.window_end));
+  const steps = context.rows("cumulative_uv_today").sort((a, b) => Date.parse(a.window_end) - Date.parse(b.window_end));
+  // Steps later today hold the same visitors already; they are no news.
+  const fullest = steps.length ? fullestWindow(steps, eventNow(context)) : null;
+  const today = fullest ? steps.filter((row) => Date.parse(row.window_end) <= Date.parse(fullest.window_end)) : [];
   const hour = latestBy(context.rows("pv_uv_per_hour"), "window_start");
   const latest = today.at(-1);
   const content = [value(latest ? number(latest.uv) : hour ? number(hour.uv) : "–", latest ? words().visitorsUnit : null)];
@@ -237,7 +253,7 @@ function behaviorTile(context) {
 
 function hotItemsTile(context) {
   const rows = context.rows("hot_items");
-  const newest = latestBy(rows, "window_end");
+  const newest = fullestWindow(rows, eventNow(context));
   const shown = rows
     .filter((row) => row.window_end === newest.window_end)
     .sort((a, b) => Number(a.rank) - Number(b.rank))

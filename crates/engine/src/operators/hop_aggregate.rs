@@ -28,8 +28,10 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, Scalar, TimestampMicrosecondArray};
 use arrow::buffer::BooleanBuffer;
+use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
+use arrow::compute::{SortOptions, filter, sort_to_indices};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, SchemaRef, TimestampMicrosecondType};
 use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
 
@@ -64,6 +66,39 @@ pub struct HopSpec {
     pub window_end_key: Option<usize>,
     /// Correct closed windows this much longer (`late = 'amend'`); 0 otherwise.
     pub allowed_lateness_us: i64,
+    /// On close: the consumer only looks at a window's best rows, so the others need not be built.
+    pub best: Option<Best>,
+}
+
+/// The first rows of a window in the order of one call's results, with all ties at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// Number of the call.
+    pub call: usize,
+    pub order: SortOptions,
+    pub rows: usize,
+}
+
+impl Best {
+    /// Cuts what is shown down to the best; rows that tie with the last of them stay.
+    fn select(self, shown: Shown) -> Result<Shown> {
+        let column = &shown.results[self.call];
+        if self.rows == 0 || shown.slots.len() <= self.rows {
+            return Ok(shown);
+        }
+        let first = sort_to_indices(column, Some(self.order), Some(self.rows))?;
+        let last = first.value(self.rows - 1) as usize;
+        if column.is_null(last) || (column.null_count() > 0 && self.order.nulls_first) {
+            return Ok(shown);
+        }
+        let bound = Scalar::new(column.slice(last, 1));
+        let keep = if self.order.descending { gt_eq(column, &bound)? } else { lt_eq(column, &bound)? };
+        let slots = shown.slots.iter().enumerate().filter(|(i, _)| keep.is_valid(*i) && keep.value(*i));
+        Ok(Shown {
+            slots: slots.map(|(_, slot)| *slot).collect(),
+            results: shown.results.iter().map(|r| filter(r, &keep)).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// GROUP BY window and keys, over HOP or CUMULATE.
@@ -424,7 +459,11 @@ impl HopAggregate {
             self.groups.reset_not_invertible(self.running.slots());
             self.groups.merge_not_invertible(&panes, &into)?;
         }
-        let Shown { slots, results } = self.groups.show(self.running.slots().iter().copied(), ctx)?;
+        let shown = self.groups.show(self.running.slots().iter().copied(), ctx)?;
+        let Shown { slots, results } = match self.hop.best {
+            Some(best) => best.select(shown)?,
+            None => shown,
+        };
         if slots.is_empty() {
             return Ok(self.nothing());
         }

@@ -215,6 +215,7 @@ impl Lowering<'_> {
             window_start_key: start,
             window_end_key: end,
             allowed_lateness_us: self.options.allowed_lateness_us,
+            best: None,
         };
         spec.emit = self.options.emit;
         let bound_keys: Vec<usize> = [start, end].into_iter().flatten().collect();

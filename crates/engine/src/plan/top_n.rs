@@ -14,6 +14,7 @@ use sql::SqlError;
 use super::lower::{Lowering, column, plain_column};
 use super::{NodeIndex, PlanKind, Properties, TopNPlan, physical};
 use crate::operators::Emit;
+use crate::operators::hop_aggregate::{Best, HopSpec};
 
 impl Lowering<'_> {
     /// A filter; one on a row number bounds the window function below it as well.
@@ -110,6 +111,7 @@ impl Lowering<'_> {
         } else {
             self.map(input, None, Some(expressions), Some(Arc::new(Schema::new(fields))))?
         };
+        let below = self.only_the_best(below, &partition, &order, limit.saturating_add(offset));
         let properties = self.node(below).properties.clone();
         let mut output: Vec<Field> = self.node(below).schema.fields().iter().map(|f| Field::clone(f)).collect();
         let expiry = properties.expiry(&partition, &self.options).map(|(expiry, _)| expiry);
@@ -156,6 +158,51 @@ impl Lowering<'_> {
         let total = self.node(node).schema.fields().len();
         let kept: Vec<usize> = (0..width).chain(width + computed..total).collect();
         self.select(node, &kept)
+    }
+}
+
+impl Lowering<'_> {
+    /// Tells a window aggregate right below that only the best rows of a window are looked at. It saves building
+    /// millions of rows per window, of which five are kept.
+    fn only_the_best(
+        &mut self,
+        below: NodeIndex,
+        partition: &[usize],
+        order: &[(usize, SortOptions)],
+        rows: usize,
+    ) -> NodeIndex {
+        // Through a projection that only picks columns.
+        let node = self.node(below).clone();
+        let (aggregate, columns): (NodeIndex, Vec<usize>) = match &node.kind {
+            PlanKind::HopAggregate(..) => (below, (0..node.schema.fields().len()).collect()),
+            PlanKind::Map(spec) if spec.filter.is_none() => {
+                let picked = spec.projection.iter().flatten().map(plain_column).collect::<Option<Vec<_>>>();
+                match picked {
+                    Some(columns) if !columns.is_empty() => (node.inputs[0], columns),
+                    _ => return below,
+                }
+            }
+            _ => return below,
+        };
+        let source = self.node(aggregate).clone();
+        let PlanKind::HopAggregate(spec, hop) = source.kind else { return below };
+        let keys = spec.output.fields().len() - spec.calls.len();
+        let bounds = [hop.window_start_key, hop.window_end_key];
+        let by_window = !partition.is_empty() && partition.iter().all(|c| bounds.contains(&Some(columns[*c])));
+        let first = order.first().filter(|(c, _)| columns[*c] >= keys);
+        let (Some((column, options)), true) = (first, by_window) else { return below };
+        if spec.emit != Emit::OnClose || hop.allowed_lateness_us != 0 || hop.best.is_some() {
+            return below;
+        }
+        let best = Best { call: columns[*column] - keys, order: *options, rows };
+        let text = format!("{} best={best:?}", source.signature);
+        let kind = PlanKind::HopAggregate(spec, HopSpec { best: Some(best), ..hop });
+        let pruned = self.add(kind, text, source.inputs, source.schema, source.properties);
+        if aggregate == below {
+            return pruned;
+        }
+        let text = format!("of the best: {}", node.signature);
+        self.add(node.kind, text, vec![pruned], node.schema, node.properties)
     }
 }
 

@@ -88,3 +88,32 @@ fn cumulate_and_flink_spelling() {
     assert_eq!(&rows[..3], ["1970-01-01T00:10:00Z | 1", "1970-01-01T00:20:00Z | 2", "1970-01-01T00:30:00Z | 2"]);
     assert_eq!(rows, db.run("SELECT * FROM b"));
 }
+
+#[test]
+fn the_best_rows_of_closed_windows_equal_the_batch_answer() {
+    for seed in 0..40 {
+        let mut rng = Rng::with_seed(seed);
+        let db = Harness::new(1 + seed as usize % 3);
+        db.run(EVENTS);
+        let (slide, size) = (5 * rng.i64(1..4), rng.i64(1..5));
+        let direction = ["DESC", "ASC"][rng.usize(..2)];
+        let call = ["count(*)", "sum(item)", "max(item)", "count(DISTINCT item)"][rng.usize(..4)];
+        let query = format!(
+            "SELECT window_start, window_end, g, n, rn FROM (SELECT window_start, window_end, g, n, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY n {direction}, g) AS rn FROM (SELECT window_start, window_end, item % 7 AS g, {call} AS n FROM HOP(e, ts, INTERVAL '{slide} seconds', INTERVAL '{} seconds') GROUP BY window_start, window_end, item % 7) AS a) AS b WHERE rn <= {}",
+            slide * size,
+            rng.i64(1..4)
+        );
+        db.run(&format!("CREATE MATERIALIZED VIEW v AS {query} EMIT ON WINDOW CLOSE"));
+        let mut second = 0;
+        for _ in 0..12 {
+            second += rng.i64(0..9);
+            let rows: Vec<(i32, i64)> =
+                (0..rng.usize(1..9)).map(|_| (rng.i32(0..20), second + rng.i64(0..5))).collect();
+            insert(&db, &rows);
+        }
+        insert(&db, &[(0, 10_000)]);
+        let batch = db.run(&format!("SELECT * FROM ({query}) AS q WHERE window_end <= to_timestamp(9995)"));
+        assert!(!batch.is_empty());
+        assert_eq!(db.run("SELECT * FROM v"), batch, "seed {seed}: {query}");
+    }
+}

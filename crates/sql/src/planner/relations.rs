@@ -87,6 +87,10 @@ impl VisitorMut for Preparation {
                 }
                 return ControlFlow::Continue(());
             }
+            TableFactor::Table { name, args: None, .. } if is_clause_word(name) => {
+                let error = SqlError::new(SqlState::SyntaxError, format!("syntax error at or near \"{name}\""));
+                return ControlFlow::Break(located(error.with_hint("name a table after FROM"), span));
+            }
             TableFactor::Table { version: Some(_), .. } => "a table AS OF a time",
             TableFactor::Table { sample: Some(_), .. } => "TABLESAMPLE",
             TableFactor::Table { with_ordinality: true, .. } => "WITH ORDINALITY",
@@ -101,6 +105,24 @@ impl VisitorMut for Preparation {
         ControlFlow::Break(located(SqlError::unsupported(format!("{refused} is not supported")), span))
     }
 
+    /// A number with an exponent is a double: as a decimal it could need hundreds of digits.
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        if let ast::Expr::Value(value) = expr
+            && let ast::Value::Number(digits, _) = &value.value
+            && digits.contains(['e', 'E'])
+        {
+            let text = ast::Value::SingleQuotedString(digits.clone()).with_span(value.span);
+            *expr = ast::Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(ast::Expr::Value(text)),
+                data_type: ast::DataType::DoublePrecision,
+                array: false,
+                format: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<DataFusionError> {
         for join in select.from.iter().flat_map(|table| &table.joins) {
             if matches!(join.join_operator, JoinOperator::AsOf { .. }) {
@@ -110,6 +132,13 @@ impl VisitorMut for Preparation {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The parser takes `FROM WHERE` for a table named "where".
+fn is_clause_word(name: &ObjectName) -> bool {
+    let [ObjectNamePart::Identifier(word)] = name.0.as_slice() else { return false };
+    let words = ["where", "group", "having", "order", "limit", "union", "from", "select"];
+    word.quote_style.is_none() && words.contains(&word.value.to_lowercase().as_str())
 }
 
 fn relation_name(argument: &ast::Expr) -> Option<ObjectName> {

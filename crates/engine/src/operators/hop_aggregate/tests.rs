@@ -19,6 +19,7 @@ fn hop(kind: HopKind, slide_s: i64, size_s: i64) -> HopSpec {
         allowed_lateness_us: 0,
         window_start_key: Some(0),
         window_end_key: Some(1),
+        best: None,
     }
 }
 
