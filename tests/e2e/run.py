@@ -29,7 +29,7 @@ SCRIPT_SECONDS_MAX = 600
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server-binary", required=True, type=Path)
+    parser.add_argument("--server-binary", type=Path, default=ROOT / "target" / "debug" / "shopstream")
     parser.add_argument("--only", default="", help="run the scripts and checks with this in their name")
     parser.add_argument("--keep", action="store_true", help="keep the data directory and the server's log")
     arguments = parser.parse_args()

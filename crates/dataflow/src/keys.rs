@@ -98,9 +98,8 @@ impl KeyTable {
     fn grow(&mut self) {
         let (arena, spans) = (&self.arena, &self.spans);
         let additional = self.table.len().max(16);
-        self.table.reserve(additional, |slot| {
-            random_state().hash_one(bytes_at(arena, spans[*slot as usize]))
-        });
+        self.table
+            .reserve(additional, |slot| random_state().hash_one(bytes_at(arena, spans[*slot as usize])));
     }
 
     fn insert_new(&mut self, hash: u64, key: &[u8]) -> u32 {
@@ -130,9 +129,7 @@ impl KeyTable {
 
     pub fn find(&self, key: &[u8]) -> Option<u32> {
         let hash = random_state().hash_one(key);
-        self.table
-            .find(hash, |slot| bytes_at(&self.arena, self.spans[*slot as usize]) == key)
-            .copied()
+        self.table.find(hash, |slot| bytes_at(&self.arena, self.spans[*slot as usize]) == key).copied()
     }
 
     /// The bytes of the key in `slot`.
@@ -179,8 +176,9 @@ impl KeyTable {
         self.garbage_bytes = 0;
         if self.table.capacity() > 4 * self.table.len() + 64 {
             let (arena, spans) = (&self.arena, &self.spans);
-            self.table
-                .shrink_to(2 * self.table.len(), |slot| random_state().hash_one(bytes_at(arena, spans[*slot as usize])));
+            self.table.shrink_to(2 * self.table.len(), |slot| {
+                random_state().hash_one(bytes_at(arena, spans[*slot as usize]))
+            });
         }
         if self.table.is_empty() {
             self.spans = Vec::new();

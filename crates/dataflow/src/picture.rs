@@ -39,8 +39,6 @@ fn row_texts(change: &ZSet) -> Vec<String> {
         .map(|column| ArrayFormatter::try_new(column, &options).expect("every type prints"))
         .collect();
     (0..change.len())
-        .map(|row| {
-            formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join("  ")
-        })
+        .map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join("  "))
         .collect()
 }

@@ -98,7 +98,8 @@ impl Circuit {
         assert!(workers >= 1, "somebody has to work");
         let pool = (workers > 1).then(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(workers);
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("worker-{i}"));
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("worker-{i}"));
             Arc::new(pool.build().expect("threads can be started"))
         });
         Circuit { nodes: Vec::new(), by_signature: HashMap::new(), workers, pool }
@@ -113,7 +114,12 @@ impl Circuit {
     }
 
     /// Runs every node that has something to do once.
-    pub fn step(&mut self, tick: Tick, mut inputs: HashMap<RelationId, ZSet>, watermarks: &Watermarks) -> StepResult {
+    pub fn step(
+        &mut self,
+        tick: Tick,
+        mut inputs: HashMap<RelationId, ZSet>,
+        watermarks: &Watermarks,
+    ) -> StepResult {
         let mut result = StepResult::default();
         let rows: usize = inputs.values().map(ZSet::len).sum();
         let levels = self.live().map(|(_, n)| n.level).max().map_or(0, |l| l + 1);
@@ -184,10 +190,11 @@ impl Circuit {
 
     /// State and time spent of the nodes that serve `view`, alone or with others.
     pub fn view_state(&self, view: RelationId) -> (StateSize, Duration) {
-        self.live().filter(|(_, n)| n.users.contains(&view)).fold(
-            (StateSize::default(), Duration::ZERO),
-            |(size, busy), (_, node)| (size + node.state_size(), busy + node.busy),
-        )
+        self.live()
+            .filter(|(_, n)| n.users.contains(&view))
+            .fold((StateSize::default(), Duration::ZERO), |(size, busy), (_, node)| {
+                (size + node.state_size(), busy + node.busy)
+            })
     }
 }
 

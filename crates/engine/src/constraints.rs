@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -59,13 +61,18 @@ impl Constraints {
         for column in &table.columns {
             let to = Some(&column.data_type);
             let what = |kind: &str| format!("{kind} of column \"{}\"", column.name);
-            defaults.push(column.default.as_ref().map(|e| bind(e, &arrival, to, what("DEFAULT"))).transpose()?);
-            generated.push(column.generated.as_ref().map(|e| bind(e, &loose, to, what("expression"))).transpose()?);
+            defaults
+                .push(column.default.as_ref().map(|e| bind(e, &arrival, to, what("DEFAULT"))).transpose()?);
+            generated.push(
+                column.generated.as_ref().map(|e| bind(e, &loose, to, what("expression"))).transpose()?,
+            );
         }
         let checks = table
             .checks
             .iter()
-            .map(|c| bind(&c.condition, &loose, Some(&DataType::Boolean), format!("constraint \"{}\"", c.name)))
+            .map(|c| {
+                bind(&c.condition, &loose, Some(&DataType::Boolean), format!("constraint \"{}\"", c.name))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let mut next = 0;
         let inputs = table
@@ -113,7 +120,8 @@ impl Constraints {
         let mut judged = Judged { rows: &rows, body, keep: vec![true; count], rejected: Vec::new() };
         for (index, expression) in self.generated.iter().enumerate() {
             if let Some(expression) = expression {
-                let batch = RecordBatch::try_new(Arc::clone(&self.loose), columns.clone()).map_err(internal)?;
+                let batch =
+                    RecordBatch::try_new(Arc::clone(&self.loose), columns.clone()).map_err(internal)?;
                 columns[index] = self.evaluate(expression, &self.table.columns[index].data_type, &batch)?;
             }
         }
@@ -153,7 +161,8 @@ impl Constraints {
         } else {
             filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(internal)?
         };
-        let stored = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec()).map_err(internal)?;
+        let stored =
+            RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec()).map_err(internal)?;
         let mut all = rows.rejected;
         all.extend(rejected);
         all.sort_by_key(|r| r.row_number);
@@ -161,7 +170,12 @@ impl Constraints {
     }
 
     /// A row from the future would close windows that honest rows still belong to.
-    fn judge_times(&self, batch: &RecordBatch, arrival_us: i64, judged: &mut Judged<'_>) -> Result<(), SqlError> {
+    fn judge_times(
+        &self,
+        batch: &RecordBatch,
+        arrival_us: i64,
+        judged: &mut Judged<'_>,
+    ) -> Result<(), SqlError> {
         let Some(watermark) = &self.table.watermark else { return Ok(()) };
         let column = batch.column(watermark.column);
         let times = crate::operators::microseconds(column).map_err(|e| SqlError::internal(e.to_string()))?;
@@ -213,7 +227,13 @@ struct Judged<'a> {
 
 impl Judged<'_> {
     /// The first reason counts.
-    fn reject(&mut self, row: usize, column: Option<&str>, reason: RejectReason, message: impl FnOnce() -> String) {
+    fn reject(
+        &mut self,
+        row: usize,
+        column: Option<&str>,
+        reason: RejectReason,
+        message: impl FnOnce() -> String,
+    ) {
         if !std::mem::replace(&mut self.keep[row], false) {
             return;
         }

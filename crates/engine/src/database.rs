@@ -13,10 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use dataflow::{DecodedRows, Tick};
-use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
@@ -28,7 +30,9 @@ use crate::constraints::Constraints;
 use crate::definition::{self, Install};
 use crate::driver::{Driver, Shared, Statistics};
 use crate::published::{Published, RelationSnapshot, Snapshot};
-use crate::record::{Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas};
+use crate::record::{
+    Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
+};
 use crate::session::Session;
 use crate::system::{self, rejected_part};
 use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Writer, tick_after};
@@ -39,6 +43,10 @@ const BACKLOG_ROWS_MAX: u64 = 4_000_000;
 const BACKLOG_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement waits for its own rows to become visible.
 const VISIBLE_WAIT: Duration = Duration::from_secs(60);
+/// Queries that may compute at once.
+const QUERY_THREADS: usize = 8;
+/// Batches a query may be ahead of its reader.
+const QUERY_BATCHES_AHEAD: usize = 2;
 const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -59,6 +67,9 @@ pub struct Database {
     definitions: tokio::sync::Mutex<()>,
     /// One changing statement at a time.
     dml: tokio::sync::Mutex<()>,
+    /// Where queries run: a plan that computes for long between two rows holds up its thread, and that must not be
+    /// one that serves others.
+    queries: Mutex<Option<tokio::runtime::Runtime>>,
     _lock: Option<DirLock>,
 }
 
@@ -89,7 +100,11 @@ impl Database {
     }
 
     /// [`Database::open`] on any disk, without the directory's lock.
-    pub fn open_on(disk: Arc<dyn Disk>, options: Options, lock: Option<DirLock>) -> Result<Arc<Database>, SqlError> {
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        lock: Option<DirLock>,
+    ) -> Result<Arc<Database>, SqlError> {
         let log_options = LogOptions { segment_bytes_max: SEGMENT_BYTES_MAX };
         let (log, recovery) =
             Log::open(disk, &options.data_dir.join("log"), log_options).map_err(log_error)?;
@@ -141,6 +156,11 @@ impl Database {
             spawn("log-writer", Box::new(move || writer.run()))?,
             spawn("engine", Box::new(move || driver.run(records)))?,
         ];
+        let queries = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(QUERY_THREADS)
+            .thread_name("query")
+            .build()
+            .map_err(|e| SqlError::internal(format!("query threads can't be started: {e}")))?;
         Ok(Arc::new(Database {
             shared,
             base,
@@ -150,6 +170,7 @@ impl Database {
             constraints: RwLock::default(),
             definitions: tokio::sync::Mutex::default(),
             dml: tokio::sync::Mutex::default(),
+            queries: Mutex::new(Some(queries)),
             _lock: lock,
         }))
     }
@@ -241,7 +262,12 @@ impl Database {
     /// # Errors
     /// Unknown table; the log refuses writes; `ConfigurationLimitExceeded` when the engine is too far behind and the
     /// sender should come back later. Nothing was accepted then.
-    pub async fn ingest(&self, table: &str, rows: DecodedRows, meta: IngestMeta) -> Result<Receipt, SqlError> {
+    pub async fn ingest(
+        &self,
+        table: &str,
+        rows: DecodedRows,
+        meta: IngestMeta,
+    ) -> Result<Receipt, SqlError> {
         let table = self.writable(table)?;
         self.wait_for_backlog().await?;
         let constraints = self.constraints(&table)?;
@@ -249,7 +275,10 @@ impl Database {
             Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
                 return Err(SqlError::new(
                     SqlState::InvalidParameterValue,
-                    format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}", key.len()),
+                    format!(
+                        "an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, this one has {}",
+                        key.len()
+                    ),
                 ));
             }
             Some(key) => Some(RequestKey { key: key.clone(), body_crc: crc32fast::hash(&meta.body) }),
@@ -316,7 +345,11 @@ impl Database {
             Install::Index(index) => (index.id, None),
             Install::Drop(names) => (RelationId(0), Some(names.clone())),
         };
-        if let Some(name) = dropped.iter().flatten().find(|n| self.relation(n).is_some_and(|r| r.kind == RelationKind::System)) {
+        if let Some(name) = dropped
+            .iter()
+            .flatten()
+            .find(|n| self.relation(n).is_some_and(|r| r.kind == RelationKind::System))
+        {
             return Err(SqlError::new(
                 SqlState::InsufficientPrivilege,
                 format!("relation \"{name}\" is kept by the system and can't be dropped"),
@@ -339,13 +372,43 @@ impl Database {
         definition::plan(statement, id, &catalog, &properties, &self.base).await
     }
 
+    /// Runs a query on its own threads; dropping the stream stops it at its next row.
+    pub(crate) fn on_query_threads(
+        &self,
+        start: impl FnOnce() -> datafusion::error::Result<SendableRecordBatchStream> + Send + 'static,
+    ) -> BoxStream<'static, datafusion::error::Result<RecordBatch>> {
+        let (sender, receiver) = mpsc::channel(QUERY_BATCHES_AHEAD);
+        let query = async move {
+            match start() {
+                Err(error) => drop(sender.send(Err(error)).await),
+                Ok(mut stream) => {
+                    while let Some(batch) = stream.next().await {
+                        if sender.send(batch).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        let task = self.queries.lock().as_ref().map(|runtime| AbortOnDrop(runtime.spawn(query)));
+        futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
+            receiver.recv().await.map(|batch| (batch, (receiver, task)))
+        })
+        .boxed()
+    }
+
     pub(crate) async fn dml_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.dml.lock().await
     }
 
     /// Returns when views show everything that was acknowledged before the call.
     pub async fn flush(&self) -> Result<Tick, SqlError> {
-        self.wait_visible(Tick(self.shared.facts.records.load(Ordering::Acquire))).await
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Barrier(reply))?;
+        let tick = answer
+            .await
+            .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
+        self.wait_visible(tick).await
     }
 
     pub(crate) async fn wait_visible(&self, tick: Tick) -> Result<Tick, SqlError> {
@@ -435,7 +498,8 @@ impl Database {
             .published
             .subscribe(id, after, &self.reader)
             .ok_or_else(|| self.no_relation(relation))?;
-        let snapshot = snapshot.map(|s: RelationSnapshot| s.batches(None).collect::<Result<Vec<_>, _>>()).transpose()?;
+        let snapshot =
+            snapshot.map(|s: RelationSnapshot| s.batches(None).collect::<Result<Vec<_>, _>>()).transpose()?;
         Ok(Subscription { schema, tick, snapshot, changes })
     }
 
@@ -456,8 +520,19 @@ impl Database {
     }
 }
 
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
+        if let Some(queries) = self.queries.lock().take() {
+            queries.shutdown_background();
+        }
         self.shutdown();
     }
 }
@@ -480,7 +555,10 @@ fn replay(
         let Entry::Definition(definition) = entry else { continue };
         next_id = next_id.max(definition.id + 1);
         let install = replan(&definition, shared, base).map_err(|e| {
-            SqlError::new(e.state, format!("definition in the log no longer holds: {}: {}", definition.sql, e.message))
+            SqlError::new(
+                e.state,
+                format!("definition in the log no longer holds: {}: {}", definition.sql, e.message),
+            )
         })?;
         driver.install(install, Offset(0))?;
     }
@@ -504,7 +582,11 @@ fn replay(
     Ok(())
 }
 
-fn replan(definition: &Definition, shared: &Arc<Shared>, base: &Arc<SessionState>) -> Result<Install, SqlError> {
+fn replan(
+    definition: &Definition,
+    shared: &Arc<Shared>,
+    base: &Arc<SessionState>,
+) -> Result<Install, SqlError> {
     let mut statements = sql::parse(&definition.sql)?;
     let statement = statements.pop().ok_or_else(|| SqlError::internal("an empty definition"))?;
     let catalog = Arc::clone(&shared.catalog.read());

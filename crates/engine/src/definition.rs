@@ -20,7 +20,10 @@ use crate::provider::QueryScope;
 pub enum Install {
     Table(Arc<TableDef>),
     /// A plain view has no plan.
-    View { view: Arc<ViewDef>, plan: Option<Arc<StreamPlan>> },
+    View {
+        view: Arc<ViewDef>,
+        plan: Option<Arc<StreamPlan>>,
+    },
     Index(Arc<IndexDef>),
     /// Names, dependants first.
     Drop(Vec<String>),
@@ -54,8 +57,10 @@ pub async fn plan(
         }
         Statement::CreateView { view, if_not_exists, or_replace } => {
             if *or_replace && catalog.views.contains_key(&view.name) {
-                return Err(SqlError::unsupported("CREATE OR REPLACE of a view that exists is not supported yet")
-                    .with_hint(format!("use DROP VIEW \"{}\" CASCADE, then CREATE", view.name)));
+                return Err(SqlError::unsupported(
+                    "CREATE OR REPLACE of a view that exists is not supported yet",
+                )
+                .with_hint(format!("use DROP VIEW \"{}\" CASCADE, then CREATE", view.name)));
             }
             if exists(catalog, &view.name, *if_not_exists, "view")? {
                 return Ok(Install::Nothing);
@@ -71,7 +76,11 @@ pub async fn plan(
         }
         Statement::Drop { kind, names, if_exists, cascade } => {
             let order = catalog.drop_order(*kind, names, *if_exists, *cascade)?;
-            Ok(if order.is_empty() { Install::Nothing } else { Install::Drop(order.into_iter().map(|o| o.name).collect()) })
+            Ok(if order.is_empty() {
+                Install::Nothing
+            } else {
+                Install::Drop(order.into_iter().map(|o| o.name).collect())
+            })
         }
         _ => Err(SqlError::internal("this statement defines nothing")),
     }
@@ -98,7 +107,9 @@ fn exists(catalog: &Catalog, name: &str, tolerated: bool, kind: &str) -> Result<
         || catalog.indexes.contains_key(name);
     if taken && !tolerated {
         return Err(SqlError::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"))
-            .with_hint(format!("choose another name for the {kind}, drop the old one, or add IF NOT EXISTS")));
+            .with_hint(format!(
+                "choose another name for the {kind}, drop the old one, or add IF NOT EXISTS"
+            )));
     }
     Ok(taken)
 }
@@ -216,8 +227,10 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<(), SqlError> {
     walked.map_err(|e| SqlError::internal(e.to_string()))?;
     match found {
         None => Ok(()),
-        Some(name) => Err(SqlError::unsupported(format!("{name}() is not supported in a materialized view yet"))
-            .with_hint("use CREATE VIEW, which is computed when it is read, or windows over event time")),
+        Some(name) => {
+            Err(SqlError::unsupported(format!("{name}() is not supported in a materialized view yet"))
+                .with_hint("use CREATE VIEW, which is computed when it is read, or windows over event time"))
+        }
     }
 }
 

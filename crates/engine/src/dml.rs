@@ -149,11 +149,14 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             };
             if insert.on.is_some() {
                 return Err(SqlError::unsupported("ON CONFLICT is declared on the table, not on INSERT")
-                    .with_hint("CREATE TABLE ... ON CONFLICT OVERWRITE | DO NOTHING | DO UPDATE IF NOT NULL"));
+                    .with_hint(
+                        "CREATE TABLE ... ON CONFLICT OVERWRITE | DO NOTHING | DO UPDATE IF NOT NULL",
+                    ));
             }
             let table = session.database.writable(&last_name(name))?;
             let source = insert.source.as_ref().ok_or_else(|| {
-                SqlError::unsupported("INSERT without rows is not supported").with_hint("give VALUES or a SELECT")
+                SqlError::unsupported("INSERT without rows is not supported")
+                    .with_hint("give VALUES or a SELECT")
             })?;
             let inputs = || (0..table.columns.len()).filter(|c| table.columns[*c].generated.is_none());
             let targets = if insert.columns.is_empty() {
@@ -182,20 +185,29 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             let mut values: Vec<Option<String>> = vec![None; table.columns.len()];
             for assignment in &update.assignments {
                 let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
-                    return Err(SqlError::unsupported("SET (a, b) = ... is not supported").with_hint("assign each column"));
+                    return Err(SqlError::unsupported("SET (a, b) = ... is not supported")
+                        .with_hint("assign each column"));
                 };
                 let column = input_column(&table, &last_name(name))?;
                 values[column] = Some(assignment.value.to_string());
             }
-            let old = table.columns.iter().enumerate().map(|(i, c)| format!("{} AS old_{i}", quoted(&c.name)));
-            let new = table.columns.iter().zip(&values).enumerate().filter(|(_, (c, _))| c.generated.is_none());
+            let old =
+                table.columns.iter().enumerate().map(|(i, c)| format!("{} AS old_{i}", quoted(&c.name)));
+            let new =
+                table.columns.iter().zip(&values).enumerate().filter(|(_, (c, _))| c.generated.is_none());
             let new = new.map(|(i, (column, value))| match value {
                 Some(value) => format!("({value}) AS new_{i}"),
                 None => format!("{} AS new_{i}", quoted(&column.name)),
             });
             let columns = old.chain(new).collect::<Vec<_>>().join(", ");
             let query = format!("SELECT {columns} FROM {from}{}", filter(&update.selection));
-            Ok(Change { kind: Kind::Update, query, targets: vec![], returning: update.returning.as_deref(), table })
+            Ok(Change {
+                kind: Kind::Update,
+                query,
+                targets: vec![],
+                returning: update.returning.as_deref(),
+                table,
+            })
         }
         Statement::Delete { delete } => {
             let from = match &delete.from {
@@ -211,7 +223,13 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             let (table, from) = changeable(session, from)?;
             let columns = table.columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
             let query = format!("SELECT {columns} FROM {from}{}", filter(&delete.selection));
-            Ok(Change { kind: Kind::Delete, query, targets: vec![], returning: delete.returning.as_deref(), table })
+            Ok(Change {
+                kind: Kind::Delete,
+                query,
+                targets: vec![],
+                returning: delete.returning.as_deref(),
+                table,
+            })
         }
         _ => Err(SqlError::internal("this statement changes no rows")),
     }
@@ -286,7 +304,8 @@ fn stored_rows(
         return Err(SqlError::new(SqlState::SyntaxError, format!("INSERT has more {more} than {less}")));
     }
     let count = read.num_rows();
-    let inputs: Vec<usize> = (0..table.columns.len()).filter(|c| table.columns[*c].generated.is_none()).collect();
+    let inputs: Vec<usize> =
+        (0..table.columns.len()).filter(|c| table.columns[*c].generated.is_none()).collect();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(inputs.len());
     let mut absent = Vec::with_capacity(inputs.len());
     for input in &inputs {
@@ -336,13 +355,14 @@ fn cast_to(values: &ArrayRef, column: &sql::Column) -> Result<ArrayRef, SqlError
     let options = CastOptions { safe: false, ..Default::default() };
     cast_with_options(values, &column.data_type, &options).map_err(|e| {
         let text = e.to_string();
-        let state = if text.contains("overflow") || text.contains("out of range") || text.contains("precision") {
-            SqlState::NumericValueOutOfRange
-        } else if values.data_type().is_string() {
-            SqlState::InvalidTextRepresentation
-        } else {
-            SqlState::DatatypeMismatch
-        };
+        let state =
+            if text.contains("overflow") || text.contains("out of range") || text.contains("precision") {
+                SqlState::NumericValueOutOfRange
+            } else if values.data_type().is_string() {
+                SqlState::InvalidTextRepresentation
+            } else {
+                SqlState::DatatypeMismatch
+            };
         SqlError::new(
             state,
             format!("a value for column \"{}\" is not of type {}", column.name, column.sql_type),
@@ -375,7 +395,8 @@ async fn returning(
     let parsed = sql::parse_query(&query)?;
     let plan = sql::planner::bind_query(&context.state(), &parsed, &query).await?;
     let schema = plain_schema(plan.schema());
-    let batches = context.execute_logical_plan(plan).await.map_err(convert)?.collect().await.map_err(convert)?;
+    let batches =
+        context.execute_logical_plan(plan).await.map_err(convert)?.collect().await.map_err(convert)?;
     let batches = batches
         .into_iter()
         .map(|b| RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec()))

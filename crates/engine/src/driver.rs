@@ -155,8 +155,12 @@ impl Driver {
     }
 
     fn count(&mut self, entry: &RowsEntry) {
-        let rejected: usize =
-            entry.parts.iter().filter(|p| p.relation == crate::system::REJECTED_ROWS).map(|p| p.rows.num_rows()).sum();
+        let rejected: usize = entry
+            .parts
+            .iter()
+            .filter(|p| p.relation == crate::system::REJECTED_ROWS)
+            .map(|p| p.rows.num_rows())
+            .sum();
         let status = self.statistics.tables.entry(entry.table).or_default();
         status.rows_accepted += entry.accepted;
         status.rows_duplicate += entry.duplicates;
@@ -197,7 +201,12 @@ impl Driver {
         Ok(())
     }
 
-    fn add_view(&mut self, view: Arc<ViewDef>, plan: Arc<StreamPlan>, offset: Offset) -> Result<(), SqlError> {
+    fn add_view(
+        &mut self,
+        view: Arc<ViewDef>,
+        plan: Arc<StreamPlan>,
+        offset: Offset,
+    ) -> Result<(), SqlError> {
         let root_plan = plan.root();
         let key = root_plan.properties.key.clone().unwrap_or_default();
         let mut store = if root_plan.properties.append_only && (view.emit_on_window_close || key.is_empty()) {
@@ -302,7 +311,8 @@ impl Driver {
                     let record = self.reader.read_at(location).map_err(|e| {
                         SqlError::new(sql::SqlState::IoError, format!("history can't be read: {e}"))
                     })?;
-                    if let Entry::Rows(entry) = decode(record.kind, record.stream, &record.payload, &schemas)? {
+                    if let Entry::Rows(entry) = decode(record.kind, record.stream, &record.payload, &schemas)?
+                    {
                         if past.must_step_before(&entry) {
                             step(&mut past, Tick(offset.0))?;
                         }
@@ -312,7 +322,12 @@ impl Driver {
             }
         }
         step(&mut past, Tick(until.0))?;
-        tracing::info!(view = view.name, records = count, seconds = started.elapsed().as_secs_f64(), "backfilled");
+        tracing::info!(
+            view = view.name,
+            records = count,
+            seconds = started.elapsed().as_secs_f64(),
+            "backfilled"
+        );
         Ok((past, root))
     }
 
@@ -368,9 +383,8 @@ impl Driver {
             .max()
             .unwrap_or(0);
         self.catalog.next_id = self.catalog.next_id.max(newest + 1).max(crate::system::FIRST_USER_ID);
-        let properties = self.views.values().map(|v| {
-            (v.definition.name.clone(), v.plan.root().properties.clone())
-        });
+        let properties =
+            self.views.values().map(|v| (v.definition.name.clone(), v.plan.root().properties.clone()));
         *self.shared.view_properties.write() = Arc::new(properties.collect());
         *self.shared.plans.write() = self.views.iter().map(|(id, v)| (*id, Arc::clone(&v.plan))).collect();
         *self.shared.catalog.write() = Arc::new(self.catalog.clone());
@@ -434,8 +448,12 @@ impl Driver {
         let rows: Vec<String> = (0..count).map(|row| crate::system::row_json(&late.rows, row)).collect();
         let same = |text: String| -> ArrayRef { Arc::new(StringArray::from(vec![text; count])) };
         let watermark = TimestampMicrosecondArray::from(vec![late.watermark.0; count]).with_timezone("UTC");
-        let columns: Vec<ArrayRef> =
-            vec![same(relation), same(self.names(&late.views)), Arc::new(watermark), Arc::new(StringArray::from(rows))];
+        let columns: Vec<ArrayRef> = vec![
+            same(relation),
+            same(self.names(&late.views)),
+            Arc::new(watermark),
+            Arc::new(StringArray::from(rows)),
+        ];
         match RecordBatch::try_new(late_rows_table().schema(), columns) {
             Ok(batch) => self.changes.changes.push((crate::system::LATE_ROWS, ZSet::inserts(batch))),
             Err(error) => tracing::error!(%error, count, "late rows can't be recorded"),
@@ -481,11 +499,13 @@ impl Driver {
             let status = self.statistics.views.entry(*id).or_default();
             status.suspended.clone_from(&view.suspended);
             let sources = view.plan.root().properties.watermarks.iter();
-            let watermarks = sources.filter_map(|t| self.stepper.watermarks.tables.get(t)).map(|c| c.watermark.0);
+            let watermarks =
+                sources.filter_map(|t| self.stepper.watermarks.tables.get(t)).map(|c| c.watermark.0);
             status.watermark_us = watermarks.min().filter(|w| *w != i64::MIN);
             if slow {
                 let (state, busy) = self.stepper.circuit.view_state(*id);
-                (status.state_rows, status.state_bytes, status.busy) = (state.rows as u64, state.bytes as u64, busy);
+                (status.state_rows, status.state_bytes, status.busy) =
+                    (state.rows as u64, state.bytes as u64, busy);
             }
         }
         *self.shared.statistics.write() = self.statistics.clone();

@@ -49,7 +49,9 @@ pub enum Emit {
 ///
 /// # Errors
 /// When the column is of another type: planning let something through.
-pub fn microseconds(column: &arrow::array::ArrayRef) -> dataflow::Result<arrow::array::TimestampMicrosecondArray> {
+pub fn microseconds(
+    column: &arrow::array::ArrayRef,
+) -> dataflow::Result<arrow::array::TimestampMicrosecondArray> {
     use arrow::array::{Array, AsArray};
     column
         .as_primitive_opt::<arrow::datatypes::TimestampMicrosecondType>()

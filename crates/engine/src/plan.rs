@@ -60,7 +60,10 @@ pub struct PlanNode {
 #[derive(Clone)]
 pub enum PlanKind {
     /// Rows of a table, or of a materialized view (then the circuit links to that view's node).
-    Source { relation: RelationId, name: String },
+    Source {
+        relation: RelationId,
+        name: String,
+    },
     /// Filter, then projection.
     Map(Arc<MapSpec>),
     /// HOP or CUMULATE without an aggregate directly above: each row once per window.
@@ -118,12 +121,23 @@ pub enum TimeKind {
     /// The column the watermark is declared on.
     Event,
     /// Start of a window of fixed size.
-    WindowStart { size_us: i64, grid: Grid },
-    WindowEnd { grid: Grid },
+    WindowStart {
+        size_us: i64,
+        grid: Grid,
+    },
+    WindowEnd {
+        grid: Grid,
+    },
     /// Stands for the window bounds of a HOP or CUMULATE whose rows are not multiplied: the column holds the
     /// event time, and the aggregate above expands. `event` is false when the time column has no watermark.
-    VirtualStart { window: sql::window_tvf::WindowKind, event: bool },
-    VirtualEnd { window: sql::window_tvf::WindowKind, event: bool },
+    VirtualStart {
+        window: sql::window_tvf::WindowKind,
+        event: bool,
+    },
+    VirtualEnd {
+        window: sql::window_tvf::WindowKind,
+        event: bool,
+    },
 }
 
 /// The moments at which windows over a source may close: `offset + k * period`.
@@ -149,14 +163,22 @@ impl Grid {
     /// The end of the first window that closes after a row with this time.
     pub fn first_close_us(self, time_us: i64) -> i64 {
         let since = time_us.saturating_sub(self.offset_us);
-        since.div_euclid(self.period_us).saturating_add(1).saturating_mul(self.period_us).saturating_add(self.offset_us)
+        since
+            .div_euclid(self.period_us)
+            .saturating_add(1)
+            .saturating_mul(self.period_us)
+            .saturating_add(self.offset_us)
     }
 }
 
 impl Properties {
     /// Which of `columns` tells when a group is complete.
     pub fn expiry(&self, columns: &[usize], options: &LowerOptions) -> Option<(Expiry, Grid)> {
-        let expiry = |column: usize, add_us: i64| Expiry { column, add_us, allowed_lateness_us: options.allowed_lateness_us };
+        let expiry = |column: usize, add_us: i64| Expiry {
+            column,
+            add_us,
+            allowed_lateness_us: options.allowed_lateness_us,
+        };
         let find = |wanted: fn(&TimeKind) -> bool| {
             columns.iter().copied().find(|c| self.time[*c].as_ref().is_some_and(wanted))
         };
@@ -165,7 +187,9 @@ impl Properties {
             return Some((expiry(column, 0), grid));
         }
         if let Some(column) = find(|t| matches!(t, TimeKind::WindowStart { .. })) {
-            let Some(TimeKind::WindowStart { size_us, grid }) = self.time[column] else { unreachable!("just found") };
+            let Some(TimeKind::WindowStart { size_us, grid }) = self.time[column] else {
+                unreachable!("just found")
+            };
             return Some((expiry(column, size_us), grid));
         }
         if options.emit == Emit::OnClose {

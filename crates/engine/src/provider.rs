@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, Session,
-    TableProvider,
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
+    Session, TableProvider,
 };
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -41,7 +41,13 @@ impl fmt::Debug for QueryScope {
 
 impl QueryScope {
     pub fn new(catalog: Arc<Catalog>, base: Arc<SessionState>) -> Arc<QueryScope> {
-        Arc::new(QueryScope { catalog, base, wanted: Mutex::default(), names: Mutex::default(), snapshot: OnceLock::new() })
+        Arc::new(QueryScope {
+            catalog,
+            base,
+            wanted: Mutex::default(),
+            names: Mutex::default(),
+            snapshot: OnceLock::new(),
+        })
     }
 
     /// A session state in which the catalog's relations are known.
@@ -168,12 +174,10 @@ impl TableProvider for RelationTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let snapshot = self
-            .scope
-            .snapshot
-            .get()
-            .and_then(|s| s.relation(self.id))
-            .ok_or_else(|| DataFusionError::Internal("a query runs after its snapshot was taken".into()))?;
+        let snapshot =
+            self.scope.snapshot.get().and_then(|s| s.relation(self.id)).ok_or_else(|| {
+                DataFusionError::Internal("a query runs after its snapshot was taken".into())
+            })?;
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
@@ -183,7 +187,8 @@ impl TableProvider for RelationTable {
             schema: Arc::clone(&schema),
             projection: projection.cloned(),
         };
-        let exec = StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, vec![], false, limit)?;
+        let exec =
+            StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, vec![], false, limit)?;
         Ok(Arc::new(exec))
     }
 }

@@ -51,13 +51,15 @@ struct History {
 pub enum Contents {
     Store(Store),
     /// An append-only table: its rows are read from the log.
-    Log { locations: Arc<RwLock<Vec<Location>>>, rows: u64 },
+    Log {
+        locations: Arc<RwLock<Vec<Location>>>,
+        rows: u64,
+    },
 }
 
 /// Handles to some relations at one tick.
 #[derive(Clone)]
 pub struct Snapshot {
-    pub tick: Tick,
     relations: HashMap<RelationId, RelationSnapshot>,
 }
 
@@ -74,7 +76,6 @@ pub struct LogRows {
     schema: SchemaRef,
     locations: Arc<RwLock<Vec<Location>>>,
     records: usize,
-    pub rows: u64,
     reader: LogReader,
 }
 
@@ -116,7 +117,9 @@ impl Published {
         assert!(tick >= inner.tick, "ticks grow");
         inner.tick = tick;
         for (id, location) in publication.locations {
-            if let Some(Relation { contents: Contents::Log { locations, .. }, .. }) = inner.relations.get_mut(&id) {
+            if let Some(Relation { contents: Contents::Log { locations, .. }, .. }) =
+                inner.relations.get_mut(&id)
+            {
                 locations.write().push(location);
             }
         }
@@ -148,7 +151,7 @@ impl Published {
             .iter()
             .filter_map(|id| inner.relations.get(id).map(|relation| (*id, relation.snapshot(*id, reader))))
             .collect();
-        Snapshot { tick: inner.tick, relations }
+        Snapshot { relations }
     }
 
     /// Rows and bytes of a relation's contents.
@@ -176,7 +179,8 @@ impl Published {
         let tick = inner.tick;
         let relation = inner.relations.get_mut(&id)?;
         let (sender, receiver) = mpsc::channel(SUBSCRIBER_TICKS_MAX);
-        let history = relation.history.get_or_insert(History { since: tick, changes: VecDeque::new(), rows: 0 });
+        let history =
+            relation.history.get_or_insert(History { since: tick, changes: VecDeque::new(), rows: 0 });
         let resumed = after.filter(|after| *after >= history.since && *after <= tick).filter(|after| {
             let missed = history.changes.iter().filter(|c| c.tick > *after);
             missed.clone().count() <= SUBSCRIBER_TICKS_MAX / 2
@@ -192,12 +196,11 @@ impl Relation {
     fn snapshot(&self, id: RelationId, reader: &LogReader) -> RelationSnapshot {
         match &self.contents {
             Contents::Store(store) => RelationSnapshot::Store(store.snapshot()),
-            Contents::Log { locations, rows } => RelationSnapshot::Log(LogRows {
+            Contents::Log { locations, .. } => RelationSnapshot::Log(LogRows {
                 relation: id,
                 schema: Arc::clone(&self.schema),
                 records: locations.read().len(),
                 locations: Arc::clone(locations),
-                rows: *rows,
                 reader: reader.clone(),
             }),
         }
@@ -244,7 +247,10 @@ impl RelationSnapshot {
 }
 
 impl LogRows {
-    fn batches(self, projection: Option<Vec<usize>>) -> impl Iterator<Item = Result<RecordBatch, SqlError>> + Send {
+    fn batches(
+        self,
+        projection: Option<Vec<usize>>,
+    ) -> impl Iterator<Item = Result<RecordBatch, SqlError>> + Send {
         let schemas = Schemas::from([(self.relation, Arc::clone(&self.schema))]);
         (0..self.records).flat_map(move |record| {
             let location = self.locations.read()[record];

@@ -75,7 +75,9 @@ pub fn encode_part(part: &Part) -> EncodedPart {
     let mut out = Vec::with_capacity(block.len() + weights.len() * 8 + 17);
     out.extend_from_slice(&part.relation.0.to_le_bytes());
     out.push(u8::from(part.weights.is_some()));
-    out.extend_from_slice(&u32::try_from(weights.len()).expect("fewer than 2^32 rows in a part").to_le_bytes());
+    out.extend_from_slice(
+        &u32::try_from(weights.len()).expect("fewer than 2^32 rows in a part").to_le_bytes(),
+    );
     for weight in weights {
         out.extend_from_slice(&weight.to_le_bytes());
     }
@@ -146,7 +148,10 @@ fn decode_rows(table: RelationId, payload: &[u8], schemas: &Schemas) -> Result<R
         let rows = storage::columns::decode_batch(schema, block)
             .map_err(|e| damaged(&format!("rows of relation {}: {e}", relation.0)))?;
         let weights = weighted.then(|| {
-            weights.chunks_exact(8).map(|w| i64::from_le_bytes(w.try_into().expect("8 bytes"))).collect::<Vec<_>>()
+            weights
+                .chunks_exact(8)
+                .map(|w| i64::from_le_bytes(w.try_into().expect("8 bytes")))
+                .collect::<Vec<_>>()
         });
         if weights.as_ref().is_some_and(|w| w.len() != rows.num_rows()) {
             return Err(damaged("a part has another number of weights than rows"));

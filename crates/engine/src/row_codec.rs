@@ -37,14 +37,6 @@ impl EncodedRows {
         if self.no_columns { &[] } else { self.rows.row(row).data() }
     }
 
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.count).map(|row| self.get(row))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
@@ -132,7 +133,9 @@ impl Session {
                     },
                 })
             }
-            Statement::Explain { analyze, statement } => crate::show::explain(self, statement, *analyze).await,
+            Statement::Explain { analyze, statement } => {
+                crate::show::explain(self, statement, *analyze).await
+            }
             Statement::Show(words) => crate::show::show(self, words),
             Statement::Set { name, value } => {
                 self.set(name, value)?;
@@ -157,7 +160,8 @@ impl Session {
 
     fn set(&self, name: &str, value: &str) -> Result<(), SqlError> {
         let name = name.to_lowercase();
-        let value = if name == "statement_timeout" { timeout_ms(value)?.to_string() } else { value.to_string() };
+        let value =
+            if name == "statement_timeout" { timeout_ms(value)?.to_string() } else { value.to_string() };
         self.settings.lock().insert(name, value);
         Ok(())
     }
@@ -213,13 +217,23 @@ impl Session {
         let schema = plain_schema(plan.schema());
         scope.set_snapshot(self.database.snapshot(&scope.wanted()));
         let physical = state.create_physical_plan(&plan).await.map_err(convert)?;
-        let stream = execute_stream(physical, state.task_ctx()).map_err(convert)?;
         let out = Arc::clone(&schema);
+        let stream = self.database.on_query_threads(move || execute_stream(physical, state.task_ctx()));
         let stream = stream.map(move |batch| {
             let batch = batch.map_err(|e| sql::planner::from_datafusion(e, ""))?;
+            // The optimizer may widen a decimal on the way (sums of sums); what was announced holds.
+            let columns = batch.columns().iter().zip(out.fields()).map(|(column, field)| {
+                if column.data_type() == field.data_type() {
+                    Ok(Arc::clone(column))
+                } else {
+                    cast(column, field.data_type())
+                }
+            });
+            let columns =
+                columns.collect::<Result<Vec<_>, _>>().map_err(|e| SqlError::internal(e.to_string()))?;
             arrow::array::RecordBatch::try_new_with_options(
                 Arc::clone(&out),
-                batch.columns().to_vec(),
+                columns,
                 &arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
             )
             .map_err(|e| SqlError::internal(e.to_string()))
@@ -246,7 +260,8 @@ fn described_columns(plan: LogicalPlan, needed: &[DataType], given: &[Option<Dat
         .enumerate()
         .map(|(i, needed)| {
             let known = found.get(&format!("${}", i + 1)).cloned().flatten();
-            let data_type = known.or_else(|| given.get(i).cloned().flatten()).unwrap_or_else(|| needed.clone());
+            let data_type =
+                known.or_else(|| given.get(i).cloned().flatten()).unwrap_or_else(|| needed.clone());
             ScalarValue::try_from(&data_type).ok()
         })
         .collect();
@@ -276,7 +291,9 @@ fn cast_parameters(plan: &LogicalPlan, parameters: Vec<ScalarValue>) -> Result<V
 
 /// Names and types of a result; a type's SQL name, where it differs from the Arrow type's, stays as metadata.
 pub(crate) fn plain_schema(schema: &DFSchema) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|f| Field::clone(f).with_nullable(true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        schema.fields().iter().map(|f| Field::clone(f).with_nullable(true)).collect::<Vec<_>>(),
+    ))
 }
 
 /// `0`, `1500`, `1500ms`, `2s`, `1min` as PostgreSQL reads them, in milliseconds.

@@ -34,7 +34,8 @@ fn text_rows(schema: SchemaRef, rows: Vec<Vec<Option<String>>>, tag: RowsTag) ->
     let columns = (0..schema.fields().len())
         .map(|c| Arc::new(StringArray::from_iter(rows.iter().map(|r| r[c].clone()))) as ArrayRef)
         .collect();
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| SqlError::internal(e.to_string()))?;
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| SqlError::internal(e.to_string()))?;
     Ok(Outcome::Rows { schema, stream: Box::pin(futures::stream::iter([Ok(batch)])), tag })
 }
 
@@ -66,7 +67,8 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
         ["watermarks"] => watermarks(session),
         ["jobs"] => (text_schema(&["Id", "Statement", "Progress"]), Vec::new()),
         ["columns", "from", name] => {
-            let relation = session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
+            let relation =
+                session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
             let declared = catalog.tables.get(*name);
             let rows = relation
                 .schema
@@ -82,7 +84,8 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             (text_schema(&["Name", "Type", "Nullable"]), rows)
         }
         ["create", "table" | "view", name] | ["create", "materialized", "view", name] => {
-            let relation = session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
+            let relation =
+                session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
             (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), Some(relation.sql)]])
         }
         ["all"] => (text_schema(&["name", "setting"]), Vec::new()),
@@ -92,7 +95,8 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
                 SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
                     .with_hint("SHOW takes TABLES, VIEWS, MATERIALIZED VIEWS, INDEXES, WATERMARKS, COLUMNS FROM t, CREATE TABLE t or a setting")
             })?;
-            let name = if name == "transaction isolation level" { "transaction_isolation".into() } else { name };
+            let name =
+                if name == "transaction isolation level" { "transaction_isolation".into() } else { name };
             (text_schema(&[name.as_str()]), vec![vec![Some(value)]])
         }
     })
@@ -149,7 +153,11 @@ fn watermarks(session: &Session) -> TextTable {
 }
 
 /// EXPLAIN: the circuit of a materialized view (also one that is about to be created), or DataFusion's plan of a query.
-pub async fn explain(session: &Session, statement: &ParsedStatement, analyze: bool) -> Result<Outcome, SqlError> {
+pub async fn explain(
+    session: &Session,
+    statement: &ParsedStatement,
+    analyze: bool,
+) -> Result<Outcome, SqlError> {
     let text = match &statement.statement {
         Statement::CreateView { .. } => match session.database.plan_definition(statement).await? {
             Install::View { plan: Some(plan), .. } => crate::plan::explain(&plan),

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use dataflow::{RejectReason, RejectedRow};
@@ -147,7 +145,9 @@ pub fn row_json(batch: &RecordBatch, row: usize) -> String {
             };
             match field.data_type() {
                 DataType::Boolean => serde_json::Value::Bool(text == "true"),
-                t if t.is_integer() => text.parse::<i64>().map_or(serde_json::Value::String(text), Into::into),
+                t if t.is_integer() => {
+                    text.parse::<i64>().map_or(serde_json::Value::String(text), Into::into)
+                }
                 _ => serde_json::Value::String(text),
             }
         };

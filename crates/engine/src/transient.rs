@@ -91,7 +91,11 @@ impl Transient {
         let promises = &plan.root().properties;
         let schema = Arc::clone(&plan.root().schema);
         let key = promises.key.clone().unwrap_or_default();
-        let store = if promises.append_only { Store::append_only(schema) } else { Store::view(schema, key).map_err(internal)? };
+        let store = if promises.append_only {
+            Store::append_only(schema)
+        } else {
+            Store::view(schema, key).map_err(internal)?
+        };
         self.properties.insert(name.to_string(), promises.clone());
         self.views.insert(name.to_string(), View { id, root, plan, store });
         Ok(())
@@ -109,8 +113,14 @@ impl Transient {
             .map_err(|e| SqlError::internal(e.to_string()))?;
         let accepted = rows.num_rows() as u64;
         let part = Part { relation: definition.id, rows, weights: None };
-        let entry =
-            RowsEntry { table: definition.id, arrival_us: 0, request: None, accepted, duplicates: 0, parts: vec![part] };
+        let entry = RowsEntry {
+            table: definition.id,
+            arrival_us: 0,
+            request: None,
+            accepted,
+            duplicates: 0,
+            parts: vec![part],
+        };
         if self.stepper.must_step_before(&entry) {
             self.step()?;
         }
@@ -142,7 +152,8 @@ impl Transient {
 
     /// The rows of a view.
     pub fn rows(&self, view: &str) -> Result<Vec<RecordBatch>, SqlError> {
-        let view = self.views.get(view).ok_or_else(|| SqlError::internal(format!("view \"{view}\" exists")))?;
+        let view =
+            self.views.get(view).ok_or_else(|| SqlError::internal(format!("view \"{view}\" exists")))?;
         view.store.snapshot().batches(None, 65_536).collect::<Result<Vec<_>, _>>().map_err(internal)
     }
 

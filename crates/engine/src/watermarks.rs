@@ -119,7 +119,11 @@ impl Watermarks {
         if let Some(index) = self.groups.iter().position(|g| g.tables == *tables) {
             return index;
         }
-        self.groups.push(Group { tables: tables.clone(), watermark: Watermark::MIN, stepped: Watermark::MIN });
+        self.groups.push(Group {
+            tables: tables.clone(),
+            watermark: Watermark::MIN,
+            stepped: Watermark::MIN,
+        });
         self.refresh();
         self.groups.len() - 1
     }
@@ -149,7 +153,8 @@ impl Watermarks {
     /// The tables that hold the group back: those at its minimum.
     pub fn holders(&self, group: GroupIndex) -> Vec<RelationId> {
         let group = &self.groups[group];
-        let at = |id: &&RelationId| self.tables.get(id).is_some_and(|c| !c.idle && c.watermark <= group.watermark);
+        let at =
+            |id: &&RelationId| self.tables.get(id).is_some_and(|c| !c.idle && c.watermark <= group.watermark);
         group.tables.iter().filter(at).copied().collect()
     }
 

@@ -23,13 +23,20 @@ use tokio::sync::oneshot;
 use crate::dedup::{Answer, DedupSet, Requests, keep};
 use crate::definition::Install;
 use crate::record::{
-    Definition, EncodedPart, Entry, KIND_CLOCK, KIND_DEFINITION, KIND_ROWS, RowsEntry, encode_part, encode_rows,
+    Definition, EncodedPart, Entry, KIND_CLOCK, KIND_DEFINITION, KIND_ROWS, RowsEntry, encode_part,
+    encode_rows,
 };
 
 /// What the log thread is asked to do.
 pub enum Request {
     Rows(Box<RowsRequest>),
-    Definition { definition: Definition, install: Install, reply: oneshot::Sender<Result<Tick, SqlError>> },
+    Definition {
+        definition: Definition,
+        install: Install,
+        reply: oneshot::Sender<Result<Tick, SqlError>>,
+    },
+    /// Answers with the tick that shows everything that was handed in before.
+    Barrier(oneshot::Sender<Result<Tick, SqlError>>),
     Shutdown,
 }
 
@@ -121,7 +128,7 @@ pub struct Writer {
 /// Answers that wait for the sync.
 enum Pending {
     Rows { reply: Option<oneshot::Sender<Result<Committed, SqlError>>>, committed: Committed },
-    Definition(oneshot::Sender<Result<Tick, SqlError>>, Tick),
+    Tick(oneshot::Sender<Result<Tick, SqlError>>, Tick),
 }
 
 #[derive(Default)]
@@ -160,6 +167,10 @@ impl Writer {
     fn take(&mut self, request: Request, group: &mut GroupCommit) -> bool {
         match request {
             Request::Shutdown => return true,
+            Request::Barrier(reply) => {
+                let tick = Tick(self.log.next_offset().0);
+                group.pending.push(Pending::Tick(reply, tick));
+            }
             Request::Rows(mut request) => {
                 let reply = request.reply.take();
                 match self.append_rows(*request, group) {
@@ -181,7 +192,7 @@ impl Writer {
                         }
                         let entry = Entry::Definition(definition);
                         group.logged.push(Logged { offset, location, entry, install: Some(install) });
-                        group.pending.push(Pending::Definition(reply, tick_after(offset)));
+                        group.pending.push(Pending::Tick(reply, tick_after(offset)));
                     }
                     Err(error) => {
                         let _ = reply.send(Err(error));
@@ -314,10 +325,12 @@ impl Writer {
         for pending in group.pending {
             match (pending, &error) {
                 (Pending::Rows { reply: Some(reply), committed }, None) => drop(reply.send(Ok(committed))),
-                (Pending::Rows { reply: Some(reply), .. }, Some(error)) => drop(reply.send(Err(error.clone()))),
+                (Pending::Rows { reply: Some(reply), .. }, Some(error)) => {
+                    drop(reply.send(Err(error.clone())))
+                }
                 (Pending::Rows { reply: None, .. }, _) => {}
-                (Pending::Definition(reply, tick), None) => drop(reply.send(Ok(tick))),
-                (Pending::Definition(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
+                (Pending::Tick(reply, tick), None) => drop(reply.send(Ok(tick))),
+                (Pending::Tick(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
             }
         }
         if error.is_none() {
@@ -329,7 +342,9 @@ impl Writer {
     fn refuse(&self, error: &LogError) -> SqlError {
         let state = match error {
             LogError::DiskFull { .. } => SqlState::DiskFull,
-            LogError::RecordTooLarge { .. } | LogError::CommitTooLarge { .. } => return SqlError::new(SqlState::ConfigurationLimitExceeded, error.to_string()),
+            LogError::RecordTooLarge { .. } | LogError::CommitTooLarge { .. } => {
+                return SqlError::new(SqlState::ConfigurationLimitExceeded, error.to_string());
+            }
             _ => SqlState::IoError,
         };
         *self.facts.refused.lock() = Some(error.to_string());

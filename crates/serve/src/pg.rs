@@ -248,7 +248,8 @@ impl Backends {
 /// Bytes that nobody can guess.
 fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0u8; N];
-    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(format!("get random bytes: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| std::io::Error::other(format!("get random bytes: {error}")))?;
     Ok(bytes)
 }
 

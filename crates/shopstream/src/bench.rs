@@ -32,6 +32,8 @@ fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
 fn number<T: std::str::FromStr>(arguments: &[String], name: &str, default: T) -> Result<T> {
     match option(arguments, name) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| Failure::usage(format!("{name} takes a number, not \"{text}\""))),
+        Some(text) => {
+            text.parse().map_err(|_| Failure::usage(format!("{name} takes a number, not \"{text}\"")))
+        }
     }
 }

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::config::Dialect;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -145,7 +145,8 @@ fn function_hint(state: &SessionState, message: &str) -> Option<String> {
 /// Lets joins and row multipliers yield between batches: they can make billions of rows out of one input batch
 /// without ever reading another, and a query that never yields can't be cancelled.
 fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let multiplies = |name: &str| name.contains("Join") || name.contains("Unnest") || name.contains("WindowTvf");
+    let multiplies =
+        |name: &str| name.contains("Join") || name.contains("Unnest") || name.contains("WindowTvf");
     let plan = plan.transform_up(|node| {
         if multiplies(node.name()) {
             return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));

@@ -151,9 +151,8 @@ impl Circuit {
             PlanKind::Map(spec) => Computation::Map(Arc::clone(spec)),
             PlanKind::Expand(spec) => Computation::Expand(Arc::clone(spec)),
             PlanKind::Union => Computation::Union,
-            PlanKind::Aggregate(spec) => self.sharded(vec![spec.keys.clone()], || {
-                Ok(Box::new(Aggregate::new(spec.as_ref().clone())?))
-            })?,
+            PlanKind::Aggregate(spec) => self
+                .sharded(vec![spec.keys.clone()], || Ok(Box::new(Aggregate::new(spec.as_ref().clone())?)))?,
             PlanKind::HopAggregate(spec, hop) => self.sharded(vec![spec.keys.clone()], || {
                 Ok(Box::new(HopAggregate::new(spec.as_ref().clone(), hop.clone())?))
             })?,
@@ -220,7 +219,13 @@ impl Circuit {
 
     /// Moves a view that was built in a circuit of its own into this one. Nodes that exist here already have the
     /// same state, because both saw the same records; the others bring theirs along.
-    pub fn adopt(&mut self, view: RelationId, built: Circuit, root: NodeId, watermarks: &mut Watermarks) -> NodeId {
+    pub fn adopt(
+        &mut self,
+        view: RelationId,
+        built: Circuit,
+        root: NodeId,
+        watermarks: &mut Watermarks,
+    ) -> NodeId {
         let mut ids: HashMap<NodeId, NodeId> = HashMap::new();
         for (old, node) in built.nodes.into_iter().enumerate() {
             let Some(mut node) = node else { continue };
@@ -235,7 +240,11 @@ impl Circuit {
                     if let Some(late) = node.late {
                         let group = watermarks.group(&node.plan.properties.watermarks);
                         let grid = late.grid.unwrap_or_else(|| grid_of(&node.plan));
-                        watermarks.add_probe(Probe { group, grid, allowed_lateness_us: late.allowed_lateness_us });
+                        watermarks.add_probe(Probe {
+                            group,
+                            grid,
+                            allowed_lateness_us: late.allowed_lateness_us,
+                        });
                         watermarks.raise(group, node.watermark);
                         node.group = Some(group);
                     }

@@ -44,8 +44,11 @@ impl Sharded {
         let run = |((operator, inputs), ctx): &mut ((&mut Box<dyn Operator>, Vec<ZSet>), StepContext)| {
             operator.step(inputs, ctx)
         };
-        let outputs: Vec<dataflow::Result<ZSet>> =
-            if parallel { work.par_iter_mut().map(run).collect() } else { work.iter_mut().map(run).collect() };
+        let outputs: Vec<dataflow::Result<ZSet>> = if parallel {
+            work.par_iter_mut().map(run).collect()
+        } else {
+            work.iter_mut().map(run).collect()
+        };
         for (_, shard) in work {
             ctx.late_rows += shard.late_rows;
             ctx.errors_total += shard.errors_total;

@@ -8,8 +8,8 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
-use sql::window_tvf::WindowKind;
 use sql::SqlError;
+use sql::window_tvf::WindowKind;
 
 use super::lower::{Lowering, plain_column, schema_of};
 use super::{Grid, NodeIndex, PlanKind, Properties, TimeKind, physical};
@@ -56,14 +56,20 @@ impl Lowering<'_> {
     }
 
     /// `None` when the input's windows are virtual but the groups don't name one of them.
-    fn aggregate_over(&mut self, aggregate: &Aggregate, input: NodeIndex) -> Result<Option<NodeIndex>, SqlError> {
+    fn aggregate_over(
+        &mut self,
+        aggregate: &Aggregate,
+        input: NodeIndex,
+    ) -> Result<Option<NodeIndex>, SqlError> {
         let schema = aggregate.input.schema();
         let mut columns = InputColumns { expressions: vec![], fields: vec![] };
         let mut keys = Vec::with_capacity(aggregate.group_expr.len());
         for expression in &aggregate.group_expr {
             if let Expr::GroupingSet(_) = expression {
-                return Err(SqlError::unsupported("GROUPING SETS, CUBE and ROLLUP are not supported in a materialized view yet")
-                    .with_hint("write one view per grouping and combine them with UNION ALL"));
+                return Err(SqlError::unsupported(
+                    "GROUPING SETS, CUBE and ROLLUP are not supported in a materialized view yet",
+                )
+                .with_hint("write one view per grouping and combine them with UNION ALL"));
             }
             keys.push(columns.column(expression, schema)?);
         }
@@ -74,15 +80,13 @@ impl Lowering<'_> {
         }
         if columns.expressions.is_empty() {
             // count(*) over everything: Arrow batches without columns lose their length in kernels.
-            columns.expressions.push(Arc::new(Literal::new(datafusion::scalar::ScalarValue::Boolean(Some(true)))));
+            columns
+                .expressions
+                .push(Arc::new(Literal::new(datafusion::scalar::ScalarValue::Boolean(Some(true)))));
             columns.fields.push(Field::new("row", DataType::Boolean, false));
         }
-        let below = self.map(
-            input,
-            None,
-            Some(columns.expressions),
-            Some(Arc::new(Schema::new(columns.fields))),
-        )?;
+        let below =
+            self.map(input, None, Some(columns.expressions), Some(Arc::new(Schema::new(columns.fields))))?;
         let properties = self.node(below).properties.clone();
         let input_schema = Arc::clone(&self.node(below).schema);
         // What the input may hold as null, a key may too; results may always be null.
@@ -110,7 +114,9 @@ impl Lowering<'_> {
             emit: Emit::Updating,
         };
         let virtual_window = properties.time.iter().flatten().find_map(|t| match t {
-            TimeKind::VirtualStart { window, event } | TimeKind::VirtualEnd { window, event } => Some((*window, *event)),
+            TimeKind::VirtualStart { window, event } | TimeKind::VirtualEnd { window, event } => {
+                Some((*window, *event))
+            }
             _ => None,
         });
         match virtual_window {
@@ -119,7 +125,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn plain_aggregate(&mut self, mut spec: AggregateSpec, below: NodeIndex, input: &Properties) -> NodeIndex {
+    fn plain_aggregate(
+        &mut self,
+        mut spec: AggregateSpec,
+        below: NodeIndex,
+        input: &Properties,
+    ) -> NodeIndex {
         let expiry = input.expiry(&spec.keys, &self.options).map(|(expiry, _)| expiry);
         spec.expiry = expiry;
         spec.emit = if expiry.is_some() { self.options.emit } else { Emit::Updating };
@@ -136,7 +147,8 @@ impl Lowering<'_> {
             watermarks: input.watermarks.clone(),
             closed: on_close || input.closed,
         };
-        let text = format!("aggregate keys={:?} {} {:?} {:?}", spec.keys, calls_text(&spec), spec.expiry, spec.emit);
+        let text =
+            format!("aggregate keys={:?} {} {:?} {:?}", spec.keys, calls_text(&spec), spec.expiry, spec.emit);
         let output = Arc::clone(&spec.output);
         self.add(PlanKind::Aggregate(Arc::new(spec)), text, vec![below], output, properties)
     }
@@ -163,17 +175,23 @@ impl Lowering<'_> {
         let bounds = spec
             .keys
             .iter()
-            .filter(|k| matches!(input.time[**k], Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. })))
+            .filter(|k| {
+                matches!(input.time[**k], Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. }))
+            })
             .count();
         let in_calls = spec.calls.iter().any(|call| {
-            call.arguments
-                .iter()
-                .chain(call.filter.iter())
-                .chain(call.order_by.iter().map(|(c, _)| c))
-                .any(|c| matches!(input.time[*c], Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. })))
+            call.arguments.iter().chain(call.filter.iter()).chain(call.order_by.iter().map(|(c, _)| c)).any(
+                |c| {
+                    matches!(
+                        input.time[*c],
+                        Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. })
+                    )
+                },
+            )
         });
         let on_close = self.options.emit == Emit::OnClose;
-        if !names_a_window || in_calls || bounds != usize::from(start.is_some()) + usize::from(end.is_some()) {
+        if !names_a_window || in_calls || bounds != usize::from(start.is_some()) + usize::from(end.is_some())
+        {
             return Ok(None);
         }
         if on_close && !event {
@@ -187,7 +205,9 @@ impl Lowering<'_> {
         let grid = Grid::of(window);
         let (kind, slide_us, size_us, offset_us) = match window {
             WindowKind::Hop { slide_us, size_us, offset_us } => (HopKind::Hop, slide_us, size_us, offset_us),
-            WindowKind::Cumulate { step_us, size_us, offset_us } => (HopKind::Cumulate, step_us, size_us, offset_us),
+            WindowKind::Cumulate { step_us, size_us, offset_us } => {
+                (HopKind::Cumulate, step_us, size_us, offset_us)
+            }
             WindowKind::Tumble { .. } => return Err(SqlError::internal("TUMBLE windows are never virtual")),
         };
         let mut time: Vec<Option<TimeKind>> = spec.keys.iter().map(|k| input.time[*k]).collect();
@@ -219,14 +239,10 @@ impl Lowering<'_> {
         };
         spec.emit = self.options.emit;
         let bound_keys: Vec<usize> = [start, end].into_iter().flatten().collect();
-        let text = format!("window aggregate keys={:?} {} {hop:?} {:?}", spec.keys, calls_text(&spec), spec.emit);
-        spec.keys = spec
-            .keys
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !bound_keys.contains(i))
-            .map(|(_, k)| *k)
-            .collect();
+        let text =
+            format!("window aggregate keys={:?} {} {hop:?} {:?}", spec.keys, calls_text(&spec), spec.emit);
+        spec.keys =
+            spec.keys.iter().enumerate().filter(|(i, _)| !bound_keys.contains(i)).map(|(_, k)| *k).collect();
         let output = Arc::clone(&spec.output);
         Ok(Some(self.add(PlanKind::HopAggregate(Arc::new(spec), hop), text, vec![below], output, properties)))
     }
@@ -234,7 +250,10 @@ impl Lowering<'_> {
 
 fn calls_text(spec: &AggregateSpec) -> String {
     let call = |c: &AggregateCall| {
-        format!("{:?}{:?} filter={:?} distinct={} order={:?}", c.function, c.arguments, c.filter, c.distinct, c.order_by)
+        format!(
+            "{:?}{:?} filter={:?} distinct={} order={:?}",
+            c.function, c.arguments, c.filter, c.distinct, c.order_by
+        )
     };
     spec.calls.iter().map(call).collect::<Vec<_>>().join(" ")
 }
@@ -268,7 +287,9 @@ fn call(
     };
     let parameters = &aggregate.params;
     if parameters.null_treatment.is_some() {
-        return Err(SqlError::unsupported(format!("IGNORE NULLS in {name}() is not supported in a materialized view yet")));
+        return Err(SqlError::unsupported(format!(
+            "IGNORE NULLS in {name}() is not supported in a materialized view yet"
+        )));
     }
     // count(*) arrives as count(1).
     let counts_rows = function == AggregateFunction::Count
@@ -280,8 +301,10 @@ fn call(
         parameters.args.iter().map(|e| columns.column(e, schema)).collect::<Result<_, _>>()?
     };
     if function == AggregateFunction::Count && arguments.len() > 1 {
-        return Err(SqlError::unsupported("count() of several columns is not supported in a materialized view yet")
-            .with_hint("count a concatenation or a row key instead"));
+        return Err(SqlError::unsupported(
+            "count() of several columns is not supported in a materialized view yet",
+        )
+        .with_hint("count a concatenation or a row key instead"));
     }
     let filter = parameters.filter.as_deref().map(|e| columns.column(e, schema)).transpose()?;
     let order_by = parameters

@@ -41,7 +41,8 @@ pub fn evaluate_or_null(
             // Halving finds the failing rows in O(failures * log n) evaluations.
             let half = batch.num_rows() / 2;
             let left = evaluate_or_null(expression, data_type, &batch.slice(0, half), ctx)?;
-            let right = evaluate_or_null(expression, data_type, &batch.slice(half, batch.num_rows() - half), ctx)?;
+            let right =
+                evaluate_or_null(expression, data_type, &batch.slice(half, batch.num_rows() - half), ctx)?;
             Ok(concat(&[left.as_ref(), right.as_ref()])?)
         }
         Err(error) => {

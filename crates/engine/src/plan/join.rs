@@ -21,8 +21,10 @@ impl Lowering<'_> {
             .with_hint("INNER JOIN on equal columns is; CREATE VIEW takes all kinds"));
         }
         if join.on.is_empty() {
-            return Err(SqlError::unsupported("a join without an equality is not supported in a materialized view yet")
-                .with_hint("add an equality between columns of both sides to ON"));
+            return Err(SqlError::unsupported(
+                "a join without an equality is not supported in a materialized view yet",
+            )
+            .with_hint("add an equality between columns of both sides to ON"));
         }
         let (left, left_keys, left_width) =
             self.side(&join.left, join.left.schema(), join.on.iter().map(|(l, _)| l))?;
@@ -36,7 +38,9 @@ impl Lowering<'_> {
         let mut properties = Properties {
             append_only: l.properties.append_only && r.properties.append_only,
             key: match (&l.properties.key, &r.properties.key) {
-                (Some(a), Some(b)) => Some(a.iter().copied().chain(b.iter().map(|c| c + left_total)).collect()),
+                (Some(a), Some(b)) => {
+                    Some(a.iter().copied().chain(b.iter().map(|c| c + left_total)).collect())
+                }
                 _ => None,
             },
             time: l.properties.time.iter().chain(&r.properties.time).copied().collect(),
@@ -60,7 +64,11 @@ impl Lowering<'_> {
         let node = self.add(PlanKind::Join(Arc::new(plan)), text, vec![left, right], output, properties);
         let mut node = self.select(node, &kept)?;
         if let Some(filter) = &join.filter {
-            let both = join.left.schema().join(join.right.schema()).map_err(|e| SqlError::internal(e.to_string()))?;
+            let both = join
+                .left
+                .schema()
+                .join(join.right.schema())
+                .map_err(|e| SqlError::internal(e.to_string()))?;
             node = self.map(node, Some(physical(filter, &both)?), None, None)?;
         }
         Ok(node)

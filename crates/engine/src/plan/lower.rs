@@ -37,7 +37,11 @@ pub trait Relations {
 ///
 /// # Errors
 /// Names the construct that can't be maintained incrementally yet, with a way out as the hint.
-pub fn lower(plan: &LogicalPlan, relations: &dyn Relations, options: LowerOptions) -> Result<StreamPlan, SqlError> {
+pub fn lower(
+    plan: &LogicalPlan,
+    relations: &dyn Relations,
+    options: LowerOptions,
+) -> Result<StreamPlan, SqlError> {
     let mut lowering = Lowering::new(relations, options);
     let root = lowering.lower(plan)?;
     let root = lowering.close(root)?;
@@ -85,8 +89,11 @@ impl<'a> Lowering<'a> {
     ) -> NodeIndex {
         assert_eq!(properties.time.len(), schema.fields().len(), "one time kind per column of {text}");
         let below: Vec<&str> = inputs.iter().map(|i| self.nodes[*i].signature.as_str()).collect();
-        let types: Vec<String> =
-            schema.fields().iter().map(|f| format!("{}:{}:{}", f.name(), f.data_type(), f.is_nullable())).collect();
+        let types: Vec<String> = schema
+            .fields()
+            .iter()
+            .map(|f| format!("{}:{}:{}", f.name(), f.data_type(), f.is_nullable()))
+            .collect();
         let signature = format!("{text}->({})<-[{}]", types.join(","), below.join(";"));
         if let Some(index) = self.by_signature.get(&signature) {
             return *index;
@@ -118,12 +125,14 @@ impl<'a> Lowering<'a> {
                 Some(window) => self.window_tvf(window),
                 None => Err(unsupported(extension.node.name())),
             },
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => Err(SqlError::unsupported(
-                "a materialized view over constant rows is not supported",
-            )
-            .with_hint("read from a table, or use CREATE VIEW, which is computed when it is read")),
-            LogicalPlan::Distinct(_) => Err(SqlError::unsupported("DISTINCT ON is not supported in a materialized view yet")
-                .with_hint("use ROW_NUMBER() OVER (PARTITION BY ... ORDER BY ...) and keep row 1")),
+            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
+                Err(SqlError::unsupported("a materialized view over constant rows is not supported")
+                    .with_hint("read from a table, or use CREATE VIEW, which is computed when it is read"))
+            }
+            LogicalPlan::Distinct(_) => {
+                Err(SqlError::unsupported("DISTINCT ON is not supported in a materialized view yet")
+                    .with_hint("use ROW_NUMBER() OVER (PARTITION BY ... ORDER BY ...) and keep row 1"))
+            }
             LogicalPlan::Subquery(_) => Err(unsupported("this kind of subquery")),
             other => Err(unsupported(&other.display().to_string())),
         }
@@ -166,17 +175,20 @@ impl<'a> Lowering<'a> {
     fn limit(&mut self, limit: &Limit) -> Result<NodeIndex, SqlError> {
         let number = |e: &Option<Box<Expr>>, default: usize| match e.as_deref() {
             None => Ok(default),
-            Some(Expr::Literal(value, _)) if !value.is_null() => {
-                value.to_string().parse().map_err(|_| SqlError::unsupported("LIMIT has to be a constant number"))
-            }
+            Some(Expr::Literal(value, _)) if !value.is_null() => value
+                .to_string()
+                .parse()
+                .map_err(|_| SqlError::unsupported("LIMIT has to be a constant number")),
             Some(Expr::Literal(..)) => Ok(default),
             Some(_) => Err(SqlError::unsupported("LIMIT has to be a constant number")),
         };
         let (skip, fetch) = (number(&limit.skip, 0)?, number(&limit.fetch, usize::MAX)?);
         match limit.input.as_ref() {
             LogicalPlan::Sort(sort) => self.top_n_of_sort(sort, skip, fetch),
-            _ => Err(SqlError::unsupported("LIMIT without ORDER BY has no fixed answer in a materialized view")
-                .with_hint("add ORDER BY before LIMIT")),
+            _ => Err(SqlError::unsupported(
+                "LIMIT without ORDER BY has no fixed answer in a materialized view",
+            )
+            .with_hint("add ORDER BY before LIMIT")),
         }
     }
 
@@ -203,7 +215,10 @@ impl<'a> Lowering<'a> {
         let schema = output.unwrap_or_else(|| Arc::clone(&node.schema));
         let mut properties = node.properties.clone();
         let is_virtual = |c: usize| {
-            matches!(node.properties.time[c], Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. }))
+            matches!(
+                node.properties.time[c],
+                Some(TimeKind::VirtualStart { .. } | TimeKind::VirtualEnd { .. })
+            )
         };
         let mut misused = filter.iter().any(|f| columns_of(f).into_iter().any(is_virtual));
         let mut schema = schema;

@@ -35,8 +35,10 @@ impl Lowering<'_> {
     pub(super) fn row_number(&mut self, window: &Window) -> Result<NodeIndex, SqlError> {
         let limit = self.row_number_limit.take();
         let [expression] = window.window_expr.as_slice() else {
-            return Err(SqlError::unsupported("several window functions in one SELECT are not supported in a materialized view yet")
-                .with_hint("one ROW_NUMBER() is; CREATE VIEW takes all of them"));
+            return Err(SqlError::unsupported(
+                "several window functions in one SELECT are not supported in a materialized view yet",
+            )
+            .with_hint("one ROW_NUMBER() is; CREATE VIEW takes all of them"));
         };
         let function = match expression.clone().unalias_nested().data {
             Expr::WindowFunction(function) => function,
@@ -53,8 +55,10 @@ impl Lowering<'_> {
             .with_hint("ROW_NUMBER() is; CREATE VIEW takes all of them"));
         }
         let Some(limit) = limit else {
-            return Err(SqlError::unsupported("ROW_NUMBER() without an upper bound is not supported in a materialized view")
-                .with_hint("keep the first rows of each partition in an outer query: WHERE rn <= 10"));
+            return Err(SqlError::unsupported(
+                "ROW_NUMBER() without an upper bound is not supported in a materialized view",
+            )
+            .with_hint("keep the first rows of each partition in an outer query: WHERE rn <= 10"));
         };
         let schema = window.input.schema();
         let input = self.lower_expanded(&window.input)?;
@@ -70,7 +74,12 @@ impl Lowering<'_> {
     }
 
     /// ORDER BY ... LIMIT fetch OFFSET skip of a whole view.
-    pub(super) fn top_n_of_sort(&mut self, sort: &Sort, skip: usize, fetch: usize) -> Result<NodeIndex, SqlError> {
+    pub(super) fn top_n_of_sort(
+        &mut self,
+        sort: &Sort,
+        skip: usize,
+        fetch: usize,
+    ) -> Result<NodeIndex, SqlError> {
         let input = self.lower_expanded(&sort.input)?;
         let fetch = fetch.min(sort.fetch.map_or(usize::MAX, |f| f.saturating_sub(skip)));
         self.top_n(input, sort.input.schema(), &[], &sort.expr, (fetch, skip), None)
@@ -88,7 +97,8 @@ impl Lowering<'_> {
         let width = self.node(input).schema.fields().len();
         let input_schema = Arc::clone(&self.node(input).schema);
         // Sort and partition expressions that are not columns are computed below and dropped above.
-        let mut expressions: Vec<Arc<dyn PhysicalExpr>> = (0..width).map(|c| column(&input_schema, c)).collect();
+        let mut expressions: Vec<Arc<dyn PhysicalExpr>> =
+            (0..width).map(|c| column(&input_schema, c)).collect();
         let mut fields: Vec<Field> = input_schema.fields().iter().map(|f| Field::clone(f)).collect();
         let mut number = |expression: &Expr| -> Result<usize, SqlError> {
             let bound = physical(expression, schema)?;
@@ -113,7 +123,8 @@ impl Lowering<'_> {
         };
         let below = self.only_the_best(below, &partition, &order, limit.saturating_add(offset));
         let properties = self.node(below).properties.clone();
-        let mut output: Vec<Field> = self.node(below).schema.fields().iter().map(|f| Field::clone(f)).collect();
+        let mut output: Vec<Field> =
+            self.node(below).schema.fields().iter().map(|f| Field::clone(f)).collect();
         let expiry = properties.expiry(&partition, &self.options).map(|(expiry, _)| expiry);
         let emit = if expiry.is_some() { self.options.emit } else { Emit::Updating };
         let on_close = emit == Emit::OnClose;
@@ -188,7 +199,8 @@ impl Lowering<'_> {
         let PlanKind::HopAggregate(spec, hop) = source.kind else { return below };
         let keys = spec.output.fields().len() - spec.calls.len();
         let bounds = [hop.window_start_key, hop.window_end_key];
-        let by_window = !partition.is_empty() && partition.iter().all(|c| bounds.contains(&Some(columns[*c])));
+        let by_window =
+            !partition.is_empty() && partition.iter().all(|c| bounds.contains(&Some(columns[*c])));
         let first = order.first().filter(|(c, _)| columns[*c] >= keys);
         let (Some((column, options)), true) = (first, by_window) else { return below };
         if spec.emit != Emit::OnClose || hop.allowed_lateness_us != 0 || hop.best.is_some() {

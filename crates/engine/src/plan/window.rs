@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::physical_expr::expressions::IsNotNullExpr;
 use datafusion::physical_expr::PhysicalExpr;
-use sql::window_tvf::{WindowKind, WindowTvf};
+use datafusion::physical_expr::expressions::IsNotNullExpr;
 use sql::SqlError;
+use sql::window_tvf::{WindowKind, WindowTvf};
 
 use super::lower::{Lowering, column};
 use super::{ExpandSpec, Grid, NodeIndex, PlanKind, TimeKind};
@@ -92,4 +92,3 @@ fn output_schema(input: &SchemaRef, time_column: usize) -> SchemaRef {
     fields.push(Field::new("window_end", time_type, false));
     Arc::new(Schema::new(fields))
 }
-

@@ -15,8 +15,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 8] =
-        [Kind::Int, Kind::BigInt, Kind::Text, Kind::Decimal, Kind::Double, Kind::Boolean, Kind::Date, Kind::Time];
+    const ALL: [Kind; 8] = [
+        Kind::Int,
+        Kind::BigInt,
+        Kind::Text,
+        Kind::Decimal,
+        Kind::Double,
+        Kind::Boolean,
+        Kind::Date,
+        Kind::Time,
+    ];
 
     fn sql(self) -> &'static str {
         match self {
@@ -79,7 +87,8 @@ impl Table {
     }
 
     pub fn create(&self) -> String {
-        let mut columns = vec![if self.keyed { "k BIGINT PRIMARY KEY".to_string() } else { "k BIGINT".to_string() }];
+        let mut columns =
+            vec![if self.keyed { "k BIGINT PRIMARY KEY".to_string() } else { "k BIGINT".to_string() }];
         columns.extend(self.columns.iter().map(|(n, k)| format!("{n} {}", k.sql())));
         if self.events {
             columns.push("ts TIMESTAMPTZ NOT NULL".into());
@@ -99,7 +108,12 @@ impl Table {
             }
             4 => {
                 let (column, kind) = &self.columns[rng.usize(..self.columns.len())];
-                format!("UPDATE {} SET {column} = {} WHERE {}", self.name, kind.literal(rng), self.condition(rng))
+                format!(
+                    "UPDATE {} SET {column} = {} WHERE {}",
+                    self.name,
+                    kind.literal(rng),
+                    self.condition(rng)
+                )
             }
             _ => format!("DELETE FROM {} WHERE {}", self.name, self.condition(rng)),
         }
@@ -147,8 +161,11 @@ impl Table {
     fn aggregate(&self, rng: &mut Rng, prefix: &str, name: usize) -> String {
         let (column, kind) = &self.columns[rng.usize(..self.columns.len())];
         let x = format!("{prefix}{column}");
-        let filter =
-            if rng.u8(..5) == 0 { format!(" FILTER (WHERE {prefix}k > {})", rng.i64(0..6)) } else { String::new() };
+        let filter = if rng.u8(..5) == 0 {
+            format!(" FILTER (WHERE {prefix}k > {})", rng.i64(0..6))
+        } else {
+            String::new()
+        };
         let call = match rng.u8(..10) {
             0 => "count(*)".to_string(),
             1 => format!("count({x})"),
@@ -190,18 +207,26 @@ impl Table {
         match rng.u8(..shapes) {
             0 => {
                 let columns = self.all_columns().join(", ");
-                format!("SELECT {columns}, k * 2 + 1 AS e, CASE WHEN k > 3 THEN 'hi' ELSE 'lo' END AS w FROM {t}{filter}")
+                format!(
+                    "SELECT {columns}, k * 2 + 1 AS e, CASE WHEN k > 3 THEN 'hi' ELSE 'lo' END AS w FROM {t}{filter}"
+                )
             }
             1 => {
                 let keys = self.keys(rng).join(", ");
                 let having = if rng.u8(..4) == 0 { " HAVING count(*) > 1" } else { "" };
-                format!("SELECT {keys}, {} FROM {t}{filter} GROUP BY {keys}{having}", self.aggregates(rng, ""))
+                format!(
+                    "SELECT {keys}, {} FROM {t}{filter} GROUP BY {keys}{having}",
+                    self.aggregates(rng, "")
+                )
             }
             2 => format!("SELECT {} FROM {t}{filter}", self.aggregates(rng, "")),
             3 => format!("SELECT DISTINCT {} FROM {t}{filter}", self.keys(rng).join(", ")),
             4 => {
                 let (a, b) = (self.condition(rng), other.condition(rng));
-                format!("SELECT k, 'l' AS side FROM {t} WHERE {a} UNION ALL SELECT k, 'r' FROM {} WHERE {b}", other.name)
+                format!(
+                    "SELECT k, 'l' AS side FROM {t} WHERE {a} UNION ALL SELECT k, 'r' FROM {} WHERE {b}",
+                    other.name
+                )
             }
             5 => {
                 let (mine, theirs) = (&self.columns[0].0, &other.columns[0].0);
@@ -224,8 +249,11 @@ impl Table {
             7 => {
                 // The order has no ties between different rows.
                 let names = self.all_columns();
-                let order: Vec<String> =
-                    names.iter().rev().map(|n| format!("{n}{}", if rng.bool() { " DESC" } else { "" })).collect();
+                let order: Vec<String> = names
+                    .iter()
+                    .rev()
+                    .map(|n| format!("{n}{}", if rng.bool() { " DESC" } else { "" }))
+                    .collect();
                 let columns = names.join(", ");
                 let partition = &names[rng.usize(..names.len())];
                 format!(
@@ -235,18 +263,31 @@ impl Table {
                 )
             }
             8 => {
-                let window = ["TUMBLE({t}, ts, INTERVAL '1 minute')", "TUMBLE({t}, ts, INTERVAL '5 minutes', INTERVAL '30 seconds')"];
+                let window = [
+                    "TUMBLE({t}, ts, INTERVAL '1 minute')",
+                    "TUMBLE({t}, ts, INTERVAL '5 minutes', INTERVAL '30 seconds')",
+                ];
                 let window = window[rng.usize(..2)].replace("{t}", t);
-                format!("SELECT window_start, window_end, {} FROM {window}{filter} GROUP BY window_start, window_end", self.aggregates(rng, ""))
+                format!(
+                    "SELECT window_start, window_end, {} FROM {window}{filter} GROUP BY window_start, window_end",
+                    self.aggregates(rng, "")
+                )
             }
             9 => {
-                let window = format!("HOP({t}, ts, INTERVAL '30 seconds', INTERVAL '{} seconds')", 30 * rng.u8(1..8));
+                let window =
+                    format!("HOP({t}, ts, INTERVAL '30 seconds', INTERVAL '{} seconds')", 30 * rng.u8(1..8));
                 let key = self.keys(rng).remove(0);
-                format!("SELECT window_start, {key}, {} FROM {window}{filter} GROUP BY window_start, window_end, {key}", self.aggregates(rng, ""))
+                format!(
+                    "SELECT window_start, {key}, {} FROM {window}{filter} GROUP BY window_start, window_end, {key}",
+                    self.aggregates(rng, "")
+                )
             }
             _ => {
                 let window = format!("CUMULATE({t}, ts, INTERVAL '1 minute', INTERVAL '5 minutes')");
-                format!("SELECT window_start, window_end, {} FROM {window}{filter} GROUP BY window_start, window_end", self.aggregates(rng, ""))
+                format!(
+                    "SELECT window_start, window_end, {} FROM {window}{filter} GROUP BY window_start, window_end",
+                    self.aggregates(rng, "")
+                )
             }
         }
     }

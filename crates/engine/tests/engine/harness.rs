@@ -125,7 +125,9 @@ fn cells(batch: &RecordBatch) -> Vec<Vec<String>> {
     (0..batch.num_rows())
         .map(|row| {
             let cells = batch.columns().iter().map(|column| match column.data_type() {
-                DataType::Float64 if column.is_valid(row) => digits(column.as_primitive::<Float64Type>().value(row)),
+                DataType::Float64 if column.is_valid(row) => {
+                    digits(column.as_primitive::<Float64Type>().value(row))
+                }
                 DataType::Float32 if column.is_valid(row) => {
                     digits(f64::from(column.as_primitive::<Float32Type>().value(row)))
                 }

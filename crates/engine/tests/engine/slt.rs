@@ -45,9 +45,8 @@ fn run(workers: usize, restart_after_each: bool) {
     files.sort();
     assert!(files.len() >= 5, "the .slt files are found");
     for file in files {
-        let mut runner = Runner::new(|| async {
-            Ok(Db { harness: Harness::new(workers), restart_after_each })
-        });
+        let mut runner =
+            Runner::new(|| async { Ok(Db { harness: Harness::new(workers), restart_after_each }) });
         runner.run_file(&file).unwrap_or_else(|e| panic!("{} ({workers} workers): {e}", file.display()));
     }
 }

@@ -6,7 +6,10 @@ use super::harness::Harness;
 fn insert_update_delete_and_returning() {
     let db = Harness::new(1);
     db.run("CREATE TABLE p (id BIGINT PRIMARY KEY, name TEXT NOT NULL, price DECIMAL(10,2) DEFAULT 1.50, CHECK (price >= 0))");
-    assert_eq!(db.run("INSERT INTO p (id, name) VALUES (1, 'a'), (2, 'b') RETURNING id, price"), ["1 | 1.50", "2 | 1.50"]);
+    assert_eq!(
+        db.run("INSERT INTO p (id, name) VALUES (1, 'a'), (2, 'b') RETURNING id, price"),
+        ["1 | 1.50", "2 | 1.50"]
+    );
     assert_eq!(db.run("UPDATE p SET price = price * 2 WHERE id = 2 RETURNING *"), ["2 | b | 3.00"]);
     assert_eq!(db.run("INSERT INTO p VALUES (1, 'again', 9)"), ["INSERT 0 1"]);
     assert_eq!(db.run("SELECT * FROM p"), ["1 | again | 9.00", "2 | b | 3.00"]);

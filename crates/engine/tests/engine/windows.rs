@@ -4,7 +4,8 @@ use fastrand::Rng;
 
 use super::harness::Harness;
 
-const EVENTS: &str = "CREATE TABLE e (item INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
+const EVENTS: &str =
+    "CREATE TABLE e (item INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
 
 fn insert(db: &Harness, rows: &[(i32, i64)]) {
     let rows: Vec<String> = rows.iter().map(|(item, s)| format!("({item}, to_timestamp({s}))")).collect();
@@ -85,7 +86,10 @@ fn cumulate_and_flink_spelling() {
     insert(&db, &[(1, 10), (2, 700), (1, 1300)]);
     let rows = db.run("SELECT * FROM a");
     assert_eq!(rows.len(), 144);
-    assert_eq!(&rows[..3], ["1970-01-01T00:10:00Z | 1", "1970-01-01T00:20:00Z | 2", "1970-01-01T00:30:00Z | 2"]);
+    assert_eq!(
+        &rows[..3],
+        ["1970-01-01T00:10:00Z | 1", "1970-01-01T00:20:00Z | 2", "1970-01-01T00:30:00Z | 2"]
+    );
     assert_eq!(rows, db.run("SELECT * FROM b"));
 }
 

@@ -365,7 +365,9 @@ mod tests {
         assert_eq!(parse_timestamp("2021-01-01", true), Some(noon - DAY_US / 2));
         assert_eq!(parse_timestamp("0044-03-15 12:00:00+00 BC", true), Some(-63_517_780_800_000_000));
         assert_eq!(parse_timestamp("1970-01-01 00:00:00.0000015", true), Some(2));
-        for text in ["2021-02-29", "2021-13-01", "2021-01-01 25:00", "2021-01-01 12:00 x", "0000-01-01", "now", ""] {
+        for text in
+            ["2021-02-29", "2021-13-01", "2021-01-01 25:00", "2021-01-01 12:00 x", "0000-01-01", "now", ""]
+        {
             assert_eq!(parse_timestamp(text, true), None, "{text}");
         }
     }

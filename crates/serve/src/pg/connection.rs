@@ -222,8 +222,9 @@ impl Connection {
         let milliseconds =
             self.session.setting("statement_timeout").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         // A timeout too long for the clock is none.
-        let deadline =
-            (milliseconds > 0).then(|| Instant::now().checked_add(Duration::from_millis(milliseconds))).flatten();
+        let deadline = (milliseconds > 0)
+            .then(|| Instant::now().checked_add(Duration::from_millis(milliseconds)))
+            .flatten();
         Guard { backend: Arc::clone(&self.backend), stop: self.server.stop.clone(), deadline }
     }
 
@@ -245,7 +246,9 @@ impl Connection {
                     rows_tag(tag, sent)
                 }
                 Outcome::Command { tag } => tag,
-                Outcome::CopyIn { copy } => copy::receive(&mut self.wire, &guard, &self.server.db, &copy).await?,
+                Outcome::CopyIn { copy } => {
+                    copy::receive(&mut self.wire, &guard, &self.server.db, &copy).await?
+                }
             };
             self.wire.put(CommandComplete::new(tag));
         }
@@ -256,11 +259,20 @@ impl Connection {
         self.store.check_statement_name(&name)?;
         let mut statements = self.session.parse(sql)?;
         if statements.len() > 1 {
-            let error = PgError::error(code::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement");
+            let error = PgError::error(
+                code::SYNTAX_ERROR,
+                "cannot insert multiple commands into a prepared statement",
+            );
             return Err(error.with_hint("send them one by one, or together without parameters").into());
         }
         let prepared = match statements.pop() {
-            None => Prepared { statement: None, parameter_types: vec![], needed: vec![], columns: None, bytes: sql.len() },
+            None => Prepared {
+                statement: None,
+                parameter_types: vec![],
+                needed: vec![],
+                columns: None,
+                bytes: sql.len(),
+            },
             Some(statement) => {
                 self.check_transaction(&statement)?;
                 let guard = self.guard();
@@ -268,7 +280,8 @@ impl Connection {
                     .iter()
                     .map(|oid| pgwire::api::Type::from_oid(*oid).as_ref().and_then(super::types::arrow_of))
                     .collect();
-                let described = self.wire.guarded(&guard, self.session.describe(&statement, &announced)).await??;
+                let described =
+                    self.wire.guarded(&guard, self.session.describe(&statement, &announced)).await??;
                 let mut needed = described.parameters;
                 needed.resize(needed.len().max(parameter_oids.len()), DataType::Null);
                 let given = |i: usize| parameter_oids.get(i).copied().unwrap_or(0);
@@ -322,12 +335,23 @@ impl Connection {
             .iter()
             .enumerate()
             .map(|(i, value)| {
-                decode_parameter(i + 1, &prepared.parameter_types[i], format(i), value.as_deref(), &prepared.needed[i])
+                decode_parameter(
+                    i + 1,
+                    &prepared.parameter_types[i],
+                    format(i),
+                    value.as_deref(),
+                    &prepared.needed[i],
+                )
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = bind.parameters.iter().flatten().map(|value| value.len()).sum();
-        let portal =
-            Portal { prepared, parameters, result_formats: bind.result_formats, progress: Progress::New, bytes };
+        let portal = Portal {
+            prepared,
+            parameters,
+            result_formats: bind.result_formats,
+            progress: Progress::New,
+            bytes,
+        };
         self.store.add_portal(bind.portal, portal)?;
         self.wire.put(BindComplete::new());
         Ok(())
@@ -394,7 +418,9 @@ impl Connection {
                 self.wire.put(CommandComplete::new(rows_tag(tag, 0)));
                 Ok(())
             }
-            Progress::Done => Err(PgError::error(code::PORTAL_DONE, format!("portal \"{name}\" cannot be run")).into()),
+            Progress::Done => {
+                Err(PgError::error(code::PORTAL_DONE, format!("portal \"{name}\" cannot be run")).into())
+            }
         }
     }
 

@@ -156,7 +156,8 @@ impl Report {
         self.rejected += rejected.len() as u64;
         for row in rejected.iter().take(REASONS_MAX - self.reasons.len()) {
             let number = self.rows_before + u64::from(row.row_number) + 1;
-            let column = row.column.as_ref().map(|column| format!(", column \"{column}\"")).unwrap_or_default();
+            let column =
+                row.column.as_ref().map(|column| format!(", column \"{column}\"")).unwrap_or_default();
             self.reasons.push(format!("row {number}{column}: {}", row.message));
         }
         self.rows_before += rows_in_piece;
@@ -194,7 +195,10 @@ impl Decoder {
             .iter()
             .map(|name| {
                 schema.index_of(name).map_err(|_| {
-                    let message = format!("column \"{name}\" of table \"{}\" does not exist or is generated", table.name);
+                    let message = format!(
+                        "column \"{name}\" of table \"{}\" does not exist or is generated",
+                        table.name
+                    );
                     SqlError::new(SqlState::UndefinedColumn, message)
                 })
             })
@@ -297,7 +301,8 @@ impl RowCutter {
             return Ok(Some(self.last_line));
         }
         let message = format!("COPY: no row ends within {PIECE_BYTES_MAX} bytes");
-        Err(PgError::error(code::PROGRAM_LIMIT_EXCEEDED, message).with_hint("check the delimiter and the line ends"))
+        Err(PgError::error(code::PROGRAM_LIMIT_EXCEEDED, message)
+            .with_hint("check the delimiter and the line ends"))
     }
 
     fn scan_text(&mut self, buffer: &[u8]) {
@@ -415,7 +420,10 @@ mod tests {
         let mut cutter = RowCutter::new(CopyFormat::Csv, b',');
         assert_eq!(cutter.row_end(&buffer).unwrap(), Some(line_end));
         let mut cutter = RowCutter::new(CopyFormat::Text, b'\t');
-        assert_eq!(cutter.row_end(&vec![b'x'; PIECE_BYTES_MAX]).unwrap_err().code, code::PROGRAM_LIMIT_EXCEEDED);
+        assert_eq!(
+            cutter.row_end(&vec![b'x'; PIECE_BYTES_MAX]).unwrap_err().code,
+            code::PROGRAM_LIMIT_EXCEEDED
+        );
     }
 
     #[test]
@@ -434,7 +442,10 @@ mod tests {
         let warning = report.warning("orders").unwrap();
         assert_eq!(warning.message, "7 rows of table \"orders\" were rejected");
         let detail = warning.detail.unwrap();
-        assert!(detail.starts_with("row 4, column \"price\": \"x\" is not a number\nrow 11, column"), "{detail}");
+        assert!(
+            detail.starts_with("row 4, column \"price\": \"x\" is not a number\nrow 11, column"),
+            "{detail}"
+        );
         assert!(detail.ends_with("and 2 more"), "{detail}");
     }
 }

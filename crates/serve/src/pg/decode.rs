@@ -25,8 +25,11 @@ pub fn parameter_type(given_oid: u32, needed: &DataType) -> Result<Type, PgError
         return Ok(PgType::of(needed, None).oid_type);
     }
     Type::from_oid(given_oid).filter(|oid_type| arrow_of(oid_type).is_some()).ok_or_else(|| {
-        PgError::error(code::FEATURE_NOT_SUPPORTED, format!("parameters of type OID {given_oid} are not supported"))
-            .with_hint("send the value as text")
+        PgError::error(
+            code::FEATURE_NOT_SUPPORTED,
+            format!("parameters of type OID {given_oid} are not supported"),
+        )
+        .with_hint("send the value as text")
     })
 }
 
@@ -40,8 +43,9 @@ pub fn decode_parameter(
 ) -> Result<ScalarValue, PgError> {
     let Some(bytes) = bytes else {
         let data_type = if needed.is_null() { arrow_of(oid_type) } else { Some(needed.clone()) };
-        return ScalarValue::try_from(&data_type.unwrap_or(DataType::Null))
-            .map_err(|error| PgError::error(code::FEATURE_NOT_SUPPORTED, format!("parameter ${number}: {error}")));
+        return ScalarValue::try_from(&data_type.unwrap_or(DataType::Null)).map_err(|error| {
+            PgError::error(code::FEATURE_NOT_SUPPORTED, format!("parameter ${number}: {error}"))
+        });
     };
     let value = match format {
         Format::Text => decode_text(oid_type, text_of(bytes)?, needed),
@@ -58,7 +62,11 @@ pub fn decode_parameter(
         let shown = value.to_string().chars().take(80).collect::<String>();
         PgError::error(
             code::INVALID_TEXT,
-            format!("parameter ${number}: {} value {shown} is not a {}", oid_type.name(), PgType::of(needed, None).oid_type.name()),
+            format!(
+                "parameter ${number}: {} value {shown} is not a {}",
+                oid_type.name(),
+                PgType::of(needed, None).oid_type.name()
+            ),
         )
     })
 }
@@ -67,7 +75,10 @@ fn text_of(bytes: &[u8]) -> Result<&str, PgError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| PgError::error(code::INVALID_ENCODING, "invalid byte sequence for encoding \"UTF8\""))?;
     if text.contains('\0') {
-        return Err(PgError::error(code::INVALID_ENCODING, "invalid byte sequence for encoding \"UTF8\": 0x00"));
+        return Err(PgError::error(
+            code::INVALID_ENCODING,
+            "invalid byte sequence for encoding \"UTF8\": 0x00",
+        ));
     }
     Ok(text)
 }
@@ -88,14 +99,17 @@ fn decode_text(oid_type: &Type, text: &str, needed: &DataType) -> Result<ScalarV
         }
         Type::BYTEA => ScalarValue::Binary(Some(parse_bytea(text).ok_or_else(invalid)?)),
         Type::DATE => ScalarValue::Date32(Some(
-            calendar::parse_date(trimmed).and_then(|days| i32::try_from(days).ok()).ok_or_else(|| invalid_datetime(oid_type, text))?,
+            calendar::parse_date(trimmed)
+                .and_then(|days| i32::try_from(days).ok())
+                .ok_or_else(|| invalid_datetime(oid_type, text))?,
         )),
         Type::TIME => ScalarValue::Time64Microsecond(Some(
             calendar::parse_time(trimmed).ok_or_else(|| invalid_datetime(oid_type, text))?,
         )),
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             let zoned = *oid_type == Type::TIMESTAMPTZ;
-            let micros = calendar::parse_timestamp(trimmed, zoned).ok_or_else(|| invalid_datetime(oid_type, text))?;
+            let micros =
+                calendar::parse_timestamp(trimmed, zoned).ok_or_else(|| invalid_datetime(oid_type, text))?;
             timestamp_scalar(micros, zoned)
         }
         Type::INTERVAL => ScalarValue::Utf8(Some(spelled_out(text)))
@@ -109,7 +123,9 @@ fn decode_text(oid_type: &Type, text: &str, needed: &DataType) -> Result<ScalarV
                 let item_needed = item_type(needed);
                 let values = items
                     .iter()
-                    .map(|item| item.as_deref().map(|item| decode_text(&element, item, &item_needed)).transpose())
+                    .map(|item| {
+                        item.as_deref().map(|item| decode_text(&element, item, &item_needed)).transpose()
+                    })
                     .collect::<Result<Vec<_>, _>>()?;
                 list_scalar(&element, values, &item_needed)?
             }
@@ -176,7 +192,8 @@ fn decode_binary(oid_type: &Type, mut bytes: &[u8], needed: &DataType) -> Result
             exactly(8)?;
             let micros = bytes.get_i64();
             // The extremes stand for infinity, which Arrow's timestamps do not have.
-            let finite = (micros != i64::MIN).then(|| micros.checked_add(calendar::POSTGRES_EPOCH_US)).flatten();
+            let finite =
+                (micros != i64::MIN).then(|| micros.checked_add(calendar::POSTGRES_EPOCH_US)).flatten();
             timestamp_scalar(finite.ok_or_else(|| out_of_range(oid_type))?, *oid_type == Type::TIMESTAMPTZ)
         }
         Type::INTERVAL => {
@@ -226,7 +243,10 @@ fn decode_binary_array(
         1 if bytes.len() >= 8 => {}
         1 => return Err(short()),
         _ => {
-            return Err(PgError::error(code::FEATURE_NOT_SUPPORTED, "multidimensional array parameters are not supported"));
+            return Err(PgError::error(
+                code::FEATURE_NOT_SUPPORTED,
+                "multidimensional array parameters are not supported",
+            ));
         }
     }
     let count = bytes.get_i32();
@@ -245,7 +265,8 @@ fn decode_binary_array(
             values.push(None);
             continue;
         }
-        let length = usize::try_from(length).ok().filter(|length| *length <= bytes.len()).ok_or_else(short)?;
+        let length =
+            usize::try_from(length).ok().filter(|length| *length <= bytes.len()).ok_or_else(short)?;
         values.push(Some(decode_binary(element, &bytes[..length], &item_needed)?));
         bytes.advance(length);
     }
@@ -260,12 +281,18 @@ fn item_type(needed: &DataType) -> DataType {
 }
 
 /// A list of the items' own type; for numeric that of the column, or the widest scale among them.
-fn list_scalar(element: &Type, values: Vec<Option<ScalarValue>>, item_needed: &DataType) -> Result<ScalarValue, PgError> {
+fn list_scalar(
+    element: &Type,
+    values: Vec<Option<ScalarValue>>,
+    item_needed: &DataType,
+) -> Result<ScalarValue, PgError> {
     let invalid = |error: datafusion::error::DataFusionError| {
         PgError::error(code::INVALID_TEXT, format!("array of {}: {error}", element.name()))
     };
     let widest_scale = |values: &[Option<ScalarValue>]| {
-        let scale = |value: &ScalarValue| if let DataType::Decimal128(_, scale) = value.data_type() { scale } else { 0 };
+        let scale = |value: &ScalarValue| {
+            if let DataType::Decimal128(_, scale) = value.data_type() { scale } else { 0 }
+        };
         values.iter().flatten().map(scale).max().unwrap_or(0)
     };
     let data_type = match (element, item_needed) {
@@ -352,7 +379,8 @@ fn parse_bool(text: &str) -> Option<bool> {
 fn parse_bytea(text: &str) -> Option<Vec<u8>> {
     let nibble = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     if let Some(hex) = text.strip_prefix("\\x") {
-        let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).map(nibble).collect::<Option<_>>()?;
+        let digits: Vec<u8> =
+            hex.bytes().filter(|b| !b.is_ascii_whitespace()).map(nibble).collect::<Option<_>>()?;
         return (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect());
     }
     let mut bytes = Vec::with_capacity(text.len());
@@ -424,13 +452,19 @@ fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
 
 fn invalid_text(oid_type: &Type, text: &str) -> PgError {
     let shown: String = text.chars().take(80).collect();
-    PgError::error(code::INVALID_TEXT, format!("invalid input syntax for type {}: \"{shown}\"", oid_type.name()))
+    PgError::error(
+        code::INVALID_TEXT,
+        format!("invalid input syntax for type {}: \"{shown}\"", oid_type.name()),
+    )
 }
 
 fn invalid_datetime(oid_type: &Type, text: &str) -> PgError {
     let shown: String = text.chars().take(80).collect();
-    PgError::error(code::INVALID_DATETIME, format!("invalid input syntax for type {}: \"{shown}\"", oid_type.name()))
-        .with_hint("write it as 2021-01-31 12:30:00+00")
+    PgError::error(
+        code::INVALID_DATETIME,
+        format!("invalid input syntax for type {}: \"{shown}\"", oid_type.name()),
+    )
+    .with_hint("write it as 2021-01-31 12:30:00+00")
 }
 
 fn invalid_binary(oid_type: &Type, what: String) -> PgError {

@@ -19,8 +19,8 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, Float32Type, Float64Type,
-    Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, SchemaRef, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType,
+    Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, SchemaRef,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -52,7 +52,11 @@ pub fn result_columns(schema: &SchemaRef, formats: &[Format]) -> Result<Vec<Resu
     if formats.len() > 1 && formats.len() != fields.len() {
         return Err(PgError::error(
             code::PROTOCOL_VIOLATION,
-            format!("bind message has {} result formats but query has {} columns", formats.len(), fields.len()),
+            format!(
+                "bind message has {} result formats but query has {} columns",
+                formats.len(),
+                fields.len()
+            ),
         ));
     }
     let format = |i: usize| formats.get(i).or(formats.first()).copied().unwrap_or(Format::Text);
@@ -133,7 +137,9 @@ impl RowEncoder {
         if length > MESSAGE_BYTES_MAX {
             return Err(PgError::error(
                 code::PROGRAM_LIMIT_EXCEEDED,
-                format!("a row of the result has {length} bytes, more than the {MESSAGE_BYTES_MAX} of a message"),
+                format!(
+                    "a row of the result has {length} bytes, more than the {MESSAGE_BYTES_MAX} of a message"
+                ),
             ));
         }
         out[length_at..length_at + 4].copy_from_slice(&(length as u32).to_be_bytes());
@@ -158,8 +164,11 @@ fn write_prefixed(
 }
 
 fn cast_error(column: &str, error: &ArrowError) -> PgError {
-    PgError::error(code::NUMERIC_OUT_OF_RANGE, format!("column \"{column}\" has a value out of range: {error}"))
-        .with_hint("cast the column to numeric or text")
+    PgError::error(
+        code::NUMERIC_OUT_OF_RANGE,
+        format!("column \"{column}\" has a value out of range: {error}"),
+    )
+    .with_hint("cast the column to numeric or text")
 }
 
 /// The values of a column in its canonical Arrow type.
@@ -371,9 +380,14 @@ impl Values {
             }
             Values::List(list, items) => write_array_binary(list, items, row, oid_type, out)?,
             _ => match (self.text(row), self.bytes(row)) {
-                (Some(text), _) if *oid_type == Type::UUID => out.put_slice(&parse_uuid(text).ok_or_else(|| {
-                    PgError::error(code::INVALID_TEXT, format!("invalid input syntax for type uuid: \"{text}\""))
-                })?),
+                (Some(text), _) if *oid_type == Type::UUID => {
+                    out.put_slice(&parse_uuid(text).ok_or_else(|| {
+                        PgError::error(
+                            code::INVALID_TEXT,
+                            format!("invalid input syntax for type uuid: \"{text}\""),
+                        )
+                    })?)
+                }
                 (Some(text), _) => {
                     if *oid_type == Type::JSONB {
                         // The version of jsonb's binary format, which is its text.
@@ -594,7 +608,9 @@ fn write_array_text(list: &ListArray, items: &Values, row: usize, out: &mut Byte
 fn needs_quotes(element: &[u8]) -> bool {
     element.is_empty()
         || element.eq_ignore_ascii_case(b"null")
-        || element.iter().any(|b| matches!(b, b'{' | b'}' | b',' | b'"' | b'\\' | b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c))
+        || element.iter().any(|b| {
+            matches!(b, b'{' | b'}' | b',' | b'"' | b'\\' | b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+        })
 }
 
 /// Dimensions, "holds nulls", element type, then per dimension its length and first index, then the
@@ -668,8 +684,11 @@ impl Shape {
 }
 
 fn ragged() -> PgError {
-    PgError::error(code::FEATURE_NOT_SUPPORTED, "multidimensional arrays must have sub-arrays with matching dimensions")
-        .with_hint("ask for the column in text format, or unnest it")
+    PgError::error(
+        code::FEATURE_NOT_SUPPORTED,
+        "multidimensional arrays must have sub-arrays with matching dimensions",
+    )
+    .with_hint("ask for the column in text format, or unnest it")
 }
 
 #[cfg(test)]

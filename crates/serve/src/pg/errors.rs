@@ -61,7 +61,14 @@ pub struct PgError {
 
 impl PgError {
     pub fn error(code: &'static str, message: impl Into<String>) -> PgError {
-        PgError { severity: Severity::Error, code, message: message.into(), detail: None, hint: None, position: None }
+        PgError {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
     }
 
     pub fn fatal(code: &'static str, message: impl Into<String>) -> PgError {

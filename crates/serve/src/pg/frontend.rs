@@ -23,10 +23,17 @@ pub const STARTUP_BYTES_MAX: usize = 10_000;
 #[derive(Debug, PartialEq)]
 pub enum Message {
     Query(String),
-    Parse { name: String, sql: String, parameter_oids: Vec<u32> },
+    Parse {
+        name: String,
+        sql: String,
+        parameter_oids: Vec<u32>,
+    },
     Bind(Bind),
     Describe(Target),
-    Execute { portal: String, rows_max: usize },
+    Execute {
+        portal: String,
+        rows_max: usize,
+    },
     Close(Target),
     Flush,
     Sync,
@@ -65,8 +72,14 @@ pub struct Frame {
 pub enum Startup {
     /// TLS or GSS encryption is asked for.
     Encryption,
-    Cancel { process: i32, secret: i32 },
-    Session { minor_version: u16, parameters: Vec<(String, String)> },
+    Cancel {
+        process: i32,
+        secret: i32,
+    },
+    Session {
+        minor_version: u16,
+        parameters: Vec<(String, String)>,
+    },
 }
 
 /// Cuts the next frame out of `input`, `None` while it is incomplete.
@@ -78,7 +91,10 @@ pub fn next_frame(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Frame
         return Ok(None);
     };
     if !b"QPBDECHSXdcfp".contains(&kind) {
-        return Err(PgError::fatal(code::PROTOCOL_VIOLATION, format!("invalid frontend message type {kind}")));
+        return Err(PgError::fatal(
+            code::PROTOCOL_VIOLATION,
+            format!("invalid frontend message type {kind}"),
+        ));
     }
     let Some(length) = frame_length(rest, bytes_max)? else {
         return Ok(None);
@@ -141,7 +157,11 @@ pub fn next_startup(input: &mut BytesMut) -> Result<Option<Startup>, PgError> {
         }
         version => Err(PgError::fatal(
             code::FEATURE_NOT_SUPPORTED,
-            format!("unsupported frontend protocol {}.{}: server supports 3.0", version >> 16, version as u16),
+            format!(
+                "unsupported frontend protocol {}.{}: server supports 3.0",
+                version >> 16,
+                version as u16
+            ),
         )),
     }
 }
@@ -193,7 +213,12 @@ impl Frame {
             b'X' => Message::Terminate,
             b'c' => Message::CopyDone,
             b'f' => Message::CopyFail(body.text()?),
-            other => return Err(PgError::fatal(code::PROTOCOL_VIOLATION, format!("invalid frontend message type {other}"))),
+            other => {
+                return Err(PgError::fatal(
+                    code::PROTOCOL_VIOLATION,
+                    format!("invalid frontend message type {other}"),
+                ));
+            }
         };
         body.end()?;
         Ok(message)
@@ -246,7 +271,10 @@ impl Body {
         match self.u16()? {
             0 => Ok(Format::Text),
             1 => Ok(Format::Binary),
-            other => Err(PgError::error(code::INVALID_PARAMETER_VALUE, format!("unsupported format code: {other}"))),
+            other => Err(PgError::error(
+                code::INVALID_PARAMETER_VALUE,
+                format!("unsupported format code: {other}"),
+            )),
         }
     }
 
@@ -300,7 +328,11 @@ mod tests {
         assert_eq!(read(b'Q', b"select 1\0"), Ok(Message::Query("select 1".to_string())));
         assert_eq!(
             read(b'P', b"s\0select $1\0\0\x01\0\0\0\x17"),
-            Ok(Message::Parse { name: "s".to_string(), sql: "select $1".to_string(), parameter_oids: vec![23] })
+            Ok(Message::Parse {
+                name: "s".to_string(),
+                sql: "select $1".to_string(),
+                parameter_oids: vec![23]
+            })
         );
         assert_eq!(
             read(b'B', BIND),
@@ -343,7 +375,13 @@ mod tests {
             assert_eq!(bytes.len(), length, "nothing is taken");
         }
         let fatal = |bytes: &[u8]| next_frame(&mut BytesMut::from(bytes), 1_000).unwrap_err();
-        for bytes in [&b"Q\0\0\0\x03"[..], b"Q\xff\xff\xff\xff", b"Q\0\0\x10\0", b"\x16\x03\x01\0\0", b"GET / HTTP/1.1"] {
+        for bytes in [
+            &b"Q\0\0\0\x03"[..],
+            b"Q\xff\xff\xff\xff",
+            b"Q\0\0\x10\0",
+            b"\x16\x03\x01\0\0",
+            b"GET / HTTP/1.1",
+        ] {
             assert_eq!(fatal(bytes).severity, super::super::errors::Severity::Fatal, "{bytes:?}");
         }
     }

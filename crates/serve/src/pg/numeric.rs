@@ -176,7 +176,8 @@ impl Decimal {
         let mut digits = Vec::new();
         let fraction_groups = scale.div_ceil(4) as i64;
         for power in (-fraction_groups..=weight.max(0)).rev() {
-            let group = usize::try_from(weight - power).ok().and_then(|i| groups.get(i)).copied().unwrap_or(0);
+            let group =
+                usize::try_from(weight - power).ok().and_then(|i| groups.get(i)).copied().unwrap_or(0);
             for divisor in [1_000, 100, 10, 1] {
                 digits.push(b'0' + (group / divisor % 10) as u8);
             }

@@ -70,7 +70,11 @@ pub struct Store {
 impl Store {
     pub fn statement(&self, name: &str) -> Result<&Arc<Prepared>, PgError> {
         self.statements.get(name).ok_or_else(|| {
-            let shown = if name.is_empty() { "unnamed prepared statement".to_string() } else { format!("prepared statement \"{name}\"") };
+            let shown = if name.is_empty() {
+                "unnamed prepared statement".to_string()
+            } else {
+                format!("prepared statement \"{name}\"")
+            };
             PgError::error(code::UNKNOWN_STATEMENT, format!("{shown} does not exist"))
         })
     }
@@ -84,7 +88,10 @@ impl Store {
     /// Fails if the name is taken; before the costly work of binding.
     pub fn check_statement_name(&self, name: &str) -> Result<(), PgError> {
         if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(PgError::error(code::DUPLICATE_STATEMENT, format!("prepared statement \"{name}\" already exists")));
+            return Err(PgError::error(
+                code::DUPLICATE_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
         }
         Ok(())
     }
@@ -115,7 +122,9 @@ impl Store {
 
     fn hold(&mut self, bytes: usize) -> Result<(), PgError> {
         if self.held_bytes + bytes > HELD_BYTES_MAX {
-            return Err(limit(format!("statements and parameters of this connection take {HELD_BYTES_MAX} bytes")));
+            return Err(limit(format!(
+                "statements and parameters of this connection take {HELD_BYTES_MAX} bytes"
+            )));
         }
         self.held_bytes += bytes;
         Ok(())
@@ -165,7 +174,12 @@ impl ResultRows {
     }
 
     /// Sends up to `rows_max` rows; returns how many, and whether the client's limit ended it.
-    pub async fn send(&mut self, wire: &mut Wire, guard: &Guard, rows_max: usize) -> Result<(u64, bool), Failure> {
+    pub async fn send(
+        &mut self,
+        wire: &mut Wire,
+        guard: &Guard,
+        rows_max: usize,
+    ) -> Result<(u64, bool), Failure> {
         let mut sent = 0;
         loop {
             if let Some(batch) = &self.batch {
@@ -213,7 +227,15 @@ pub fn row_description(columns: &[ResultColumn]) -> RowDescription {
             Format::Binary => 1,
         };
         let pg_type = &column.pg_type;
-        FieldDescription::new(column.name.clone(), 0, 0, pg_type.oid_type.oid(), pg_type.size(), pg_type.modifier, format)
+        FieldDescription::new(
+            column.name.clone(),
+            0,
+            0,
+            pg_type.oid_type.oid(),
+            pg_type.size(),
+            pg_type.modifier,
+            format,
+        )
     };
     RowDescription::new(columns.iter().map(field).collect())
 }

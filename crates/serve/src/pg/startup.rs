@@ -48,7 +48,10 @@ async fn try_start(wire: &mut Wire, server: &Arc<Server>) -> Result<Option<Start
             Some(Startup::Encryption) => {
                 wishes += 1;
                 if wishes > ENCRYPTION_WISHES_MAX || wire.has_unread_input() {
-                    return Err(PgError::fatal(code::PROTOCOL_VIOLATION, "received data after a request for encryption"));
+                    return Err(PgError::fatal(
+                        code::PROTOCOL_VIOLATION,
+                        "received data after a request for encryption",
+                    ));
                 }
                 wire.put(SslResponse::Refuse);
                 if !wire.flush().await {
@@ -63,8 +66,9 @@ async fn try_start(wire: &mut Wire, server: &Arc<Server>) -> Result<Option<Start
         }
     };
     let Ok(place) = Arc::clone(&server.connections).try_acquire_owned() else {
-        return Err(PgError::fatal(code::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .with_hint(format!("at most {} connections are open at once; use a connection pool", server.connections_max)));
+        return Err(PgError::fatal(code::TOO_MANY_CONNECTIONS, "sorry, too many clients already").with_hint(
+            format!("at most {} connections are open at once; use a connection pool", server.connections_max),
+        ));
     };
     let parameter = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let user = parameter("user").unwrap_or_default();
@@ -77,14 +81,20 @@ async fn try_start(wire: &mut Wire, server: &Arc<Server>) -> Result<Option<Start
         }
         None if user == USER => {}
         None => {
-            return Err(PgError::fatal(code::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
-                .with_hint(format!("use user \"{USER}\"")));
+            return Err(PgError::fatal(
+                code::INVALID_AUTHORIZATION,
+                format!("role \"{user}\" does not exist"),
+            )
+            .with_hint(format!("use user \"{USER}\"")));
         }
     }
     let database = parameter("database").filter(|name| !name.is_empty()).unwrap_or(user);
     if database != DATABASE {
-        return Err(PgError::fatal(code::UNKNOWN_DATABASE, format!("database \"{database}\" does not exist"))
-            .with_hint(format!("use database \"{DATABASE}\"")));
+        return Err(PgError::fatal(
+            code::UNKNOWN_DATABASE,
+            format!("database \"{database}\" does not exist"),
+        )
+        .with_hint(format!("use database \"{DATABASE}\"")));
     }
     if parameter("replication").is_some_and(|value| !["false", "off", "no", "0"].contains(&value)) {
         return Err(PgError::fatal(code::FEATURE_NOT_SUPPORTED, "replication connections are not supported"));
@@ -93,10 +103,8 @@ async fn try_start(wire: &mut Wire, server: &Arc<Server>) -> Result<Option<Start
     for (name, value) in settings(&parameters)? {
         set(&session, &name, &value).await?;
     }
-    let backend = server
-        .backends
-        .open()
-        .map_err(|error| PgError::fatal(code::INTERNAL, error.to_string()))?;
+    let backend =
+        server.backends.open().map_err(|error| PgError::fatal(code::INTERNAL, error.to_string()))?;
     greet(wire, &session, &backend);
     Ok(Some(Started { session, backend, place }))
 }
@@ -115,16 +123,22 @@ fn negotiate(wire: &mut Wire, minor_version: u16, parameters: &[(String, String)
 
 /// SCRAM-SHA-256; false when the client is gone.
 async fn authenticate(wire: &mut Wire, verifier: &scram::Verifier, user: &str) -> Result<bool, PgError> {
-    let refused = || PgError::fatal(code::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
+    let refused = || {
+        PgError::fatal(code::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+    };
     wire.put(Authentication::SASL(vec![scram::MECHANISM.to_string()]));
 
     let Some(body) = password_message(wire).await? else { return Ok(false) };
     let mut body = Body::new("SASL", body);
     if body.text()? != scram::MECHANISM {
-        return Err(PgError::fatal(code::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism"));
+        return Err(PgError::fatal(
+            code::PROTOCOL_VIOLATION,
+            "client selected an invalid SASL authentication mechanism",
+        ));
     }
     let first = body.value()?.ok_or_else(refused)?;
-    let nonce: [u8; 18] = random_bytes().map_err(|error| PgError::fatal(code::INTERNAL, error.to_string()))?;
+    let nonce: [u8; 18] =
+        random_bytes().map_err(|error| PgError::fatal(code::INTERNAL, error.to_string()))?;
     let exchange = std::str::from_utf8(&first)
         .ok()
         .and_then(|first| scram::begin(verifier, first, &nonce))
@@ -188,10 +202,13 @@ fn options(text: &str) -> Result<Vec<(String, String)>, PgError> {
                 None => word.clone(),
             },
         };
-        let (name, value) = assignment
-            .split_once('=')
-            .filter(|_| word.starts_with('-'))
-            .ok_or_else(|| PgError::fatal(code::SYNTAX_ERROR, format!("invalid command-line argument for server process: {word}")))?;
+        let (name, value) =
+            assignment.split_once('=').filter(|_| word.starts_with('-')).ok_or_else(|| {
+                PgError::fatal(
+                    code::SYNTAX_ERROR,
+                    format!("invalid command-line argument for server process: {word}"),
+                )
+            })?;
         settings.push((name.replace('-', "_"), value.to_string()));
     }
     Ok(settings)
@@ -215,9 +232,14 @@ async fn set(session: &Session, name: &str, value: &str) -> Result<(), PgError> 
 /// Refuses settings that we would not follow and whose disregard would corrupt data.
 pub fn check_setting(name: &str, value: &str) -> Result<(), PgError> {
     let value = value.trim_matches(['\'', '"']).to_ascii_lowercase().replace(['-', '_'], "");
-    if name.eq_ignore_ascii_case("client_encoding") && !["utf8", "unicode", "default", "sqlascii"].contains(&value.as_str()) {
-        return Err(PgError::error(code::INVALID_PARAMETER_VALUE, format!("client encoding \"{value}\" is not supported"))
-            .with_hint("use UTF8"));
+    if name.eq_ignore_ascii_case("client_encoding")
+        && !["utf8", "unicode", "default", "sqlascii"].contains(&value.as_str())
+    {
+        return Err(PgError::error(
+            code::INVALID_PARAMETER_VALUE,
+            format!("client encoding \"{value}\" is not supported"),
+        )
+        .with_hint("use UTF8"));
     }
     Ok(())
 }
@@ -263,12 +285,13 @@ mod tests {
 
     #[test]
     fn options_are_read_in_all_their_spellings() {
-        let read = |text: &str| options(text).map(|s| s.into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>());
-        assert_eq!(read("-c statement_timeout=5s  --lock-timeout=1 -cgeqo=off").unwrap(), [
-            "statement_timeout=5s",
-            "lock_timeout=1",
-            "geqo=off"
-        ]);
+        let read = |text: &str| {
+            options(text).map(|s| s.into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            read("-c statement_timeout=5s  --lock-timeout=1 -cgeqo=off").unwrap(),
+            ["statement_timeout=5s", "lock_timeout=1", "geqo=off"]
+        );
         assert_eq!(read(r"-c search_path=a\ b\\c").unwrap(), [r"search_path=a b\c"]);
         assert_eq!(read("").unwrap(), [""; 0]);
         for broken in ["-c", "-c x", "x=1", "--x"] {
@@ -281,7 +304,10 @@ mod tests {
         for ok in ["UTF8", "utf-8", "'UTF8'", "Unicode", "SQL_ASCII"] {
             assert_eq!(check_setting("client_encoding", ok), Ok(()), "{ok}");
         }
-        assert_eq!(check_setting("CLIENT_ENCODING", "LATIN1").unwrap_err().code, code::INVALID_PARAMETER_VALUE);
+        assert_eq!(
+            check_setting("CLIENT_ENCODING", "LATIN1").unwrap_err().code,
+            code::INVALID_PARAMETER_VALUE
+        );
         assert_eq!(check_setting("application_name", "LATIN1"), Ok(()));
     }
 }

@@ -91,7 +91,9 @@ fn code_of(error: &tokio_postgres::Error) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_asked_for_and_checked() {
-    let server = TestServer::start(PgConfig { password: Some("s3cret pässword".to_string()), ..PgConfig::default() }).await;
+    let server =
+        TestServer::start(PgConfig { password: Some("s3cret pässword".to_string()), ..PgConfig::default() })
+            .await;
     let client = connect(server.config().password("s3cret pässword")).await.unwrap();
     assert_eq!(client.query_one("SELECT 1::bigint", &[]).await.unwrap().get::<_, i64>(0), 1);
 
@@ -108,7 +110,9 @@ async fn a_password_is_asked_for_and_checked() {
 async fn other_addresses_are_not_listened_on_without_a_password() {
     let server = TestServer::start(PgConfig::default()).await;
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let error = serve(listener, Arc::clone(&server.db), PgConfig::default(), std::future::pending()).await.unwrap_err();
+    let error = serve(listener, Arc::clone(&server.db), PgConfig::default(), std::future::pending())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("without a password"), "{error}");
     server.end().await;
 }
@@ -120,13 +124,20 @@ async fn a_driver_prepares_binds_and_reads_binary() {
     let statement = client
         .prepare_typed(
             "SELECT $1 + 1 AS n, $2 || '!' AS t, $3 AS f",
-            &[tokio_postgres::types::Type::INT8, tokio_postgres::types::Type::TEXT, tokio_postgres::types::Type::FLOAT8],
+            &[
+                tokio_postgres::types::Type::INT8,
+                tokio_postgres::types::Type::TEXT,
+                tokio_postgres::types::Type::FLOAT8,
+            ],
         )
         .await
         .unwrap();
     for n in [1i64, -5] {
         let row = client.query_one(&statement, &[&n, &"a", &0.5f64]).await.unwrap();
-        assert_eq!((row.get::<_, i64>("n"), row.get::<_, &str>("t"), row.get::<_, f64>("f")), (n + 1, "a!", 0.5));
+        assert_eq!(
+            (row.get::<_, i64>("n"), row.get::<_, &str>("t"), row.get::<_, f64>("f")),
+            (n + 1, "a!", 0.5)
+        );
     }
     let tags: Vec<_> = client.simple_query("SELECT 1; SELECT 2, NULL").await.unwrap();
     let texts: Vec<Option<&str>> = tags
@@ -218,7 +229,11 @@ async fn what_is_not_read_is_not_produced() {
     let mut wire = wire::Wire::new(listener.accept().await.unwrap().0);
     let (_stopping, stop) = watch::channel(false);
     let backend = Backends::default().open().unwrap();
-    let guard = wire::Guard { backend, stop, deadline: Some(tokio::time::Instant::now() + Duration::from_millis(300)) };
+    let guard = wire::Guard {
+        backend,
+        stop,
+        deadline: Some(tokio::time::Instant::now() + Duration::from_millis(300)),
+    };
     let message = [b'D'; 1_000];
     let mut written = 0usize;
     let interrupt = loop {

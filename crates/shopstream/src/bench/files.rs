@@ -47,7 +47,8 @@ pub fn run(arguments: &[String]) -> Result {
     let options = FileOptions { threads, ..Default::default() };
     let started = Instant::now();
     let failure = |e: connectors::Error| Failure::failed(e.to_string());
-    let mut source = ParallelFiles::open(&files, file_format, &schema, &columns, &options).map_err(failure)?;
+    let mut source =
+        ParallelFiles::open(&files, file_format, &schema, &columns, &options).map_err(failure)?;
     let (mut rows, mut rejected, mut pending) = (0usize, 0usize, 0usize);
     while let Some(batch) = source.next_batch().map_err(failure)? {
         rows += batch.rows.batch.num_rows();
@@ -65,7 +66,10 @@ pub fn run(arguments: &[String]) -> Result {
         views.iter().map(|v| (v.to_string(), json!(engine.row_count(v)))).collect();
     if let Some(folder) = option(arguments, "--out") {
         for view in &views {
-            write_csv(&PathBuf::from(folder).join(format!("{view}.csv")), &engine.rows(view).map_err(sql_failure)?)?;
+            write_csv(
+                &PathBuf::from(folder).join(format!("{view}.csv")),
+                &engine.rows(view).map_err(sql_failure)?,
+            )?;
         }
     }
     let report = json!({
@@ -101,8 +105,10 @@ fn write_csv(path: &std::path::Path, batches: &[RecordBatch]) -> Result {
             .iter()
             .map(|c| match c.data_type() {
                 arrow::datatypes::DataType::Timestamp(_, _) => {
-                    let seconds = engine::operators::microseconds(c).map_err(|e| Failure::failed(e.to_string()))?;
-                    let seconds = seconds.unary::<_, arrow::datatypes::Int64Type>(|us| us.div_euclid(1_000_000));
+                    let seconds =
+                        engine::operators::microseconds(c).map_err(|e| Failure::failed(e.to_string()))?;
+                    let seconds =
+                        seconds.unary::<_, arrow::datatypes::Int64Type>(|us| us.div_euclid(1_000_000));
                     Ok(std::sync::Arc::new(seconds) as arrow::array::ArrayRef)
                 }
                 _ => Ok(c.clone()),

@@ -32,8 +32,12 @@ impl Target {
     fn post(&self, body: &[u8]) -> Result<(u64, u64)> {
         let url = format!("{}/v1/tables/{}/rows", self.server, self.table);
         let failure = |e: ureq::Error| Failure::failed(format!("POST {url}: {e}"));
-        let mut response =
-            self.agent.post(&url).header("content-type", "application/x-ndjson").send(body).map_err(failure)?;
+        let mut response = self
+            .agent
+            .post(&url)
+            .header("content-type", "application/x-ndjson")
+            .send(body)
+            .map_err(failure)?;
         let text = response.body_mut().read_to_string().map_err(failure)?;
         let answer: serde_json::Value =
             serde_json::from_str(&text).map_err(|e| Failure::failed(format!("answer of {url}: {e}")))?;
@@ -152,6 +156,7 @@ pub fn latency(arguments: &[String]) -> Result {
 
 fn percentiles(mut values: Vec<f64>) -> serde_json::Value {
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1)));
+    let at =
+        |share: f64| values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1)));
     json!({ "p50": at(0.50), "p90": at(0.90), "p99": at(0.99), "max": values.last() })
 }

@@ -58,7 +58,8 @@ impl Db {
             let mut rows = Vec::new();
             for statement in session.parse(sql).unwrap() {
                 rows.clear();
-                let outcome = session.run(&statement, vec![]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+                let outcome =
+                    session.run(&statement, vec![]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
                 if let Outcome::Rows { mut stream, .. } = outcome {
                     while let Some(batch) = stream.next().await {
                         rows.extend(cells(&batch.unwrap()));
@@ -141,13 +142,27 @@ fn check_taobao(db: &Db, folder: &Path, how: &str) {
     };
     let start = epoch.replace("{}", "window_start");
     let end = epoch.replace("{}", "window_end");
-    assert_eq!(actual(format!("SELECT {start}, behavior, cnt FROM w1")), expected("expected_w1_behaviour_per_minute.csv"), "W1 {how}");
-    assert_eq!(actual(format!("SELECT {end}, rank, item_id, cnt FROM w2")), expected("expected_w2_hot_items.csv"), "W2 {how}");
-    let closed = format!("SELECT {end}, rank, item_id, cnt FROM w2 WHERE window_end <= (SELECT max(window_end) FROM hot_items)");
+    assert_eq!(
+        actual(format!("SELECT {start}, behavior, cnt FROM w1")),
+        expected("expected_w1_behaviour_per_minute.csv"),
+        "W1 {how}"
+    );
+    assert_eq!(
+        actual(format!("SELECT {end}, rank, item_id, cnt FROM w2")),
+        expected("expected_w2_hot_items.csv"),
+        "W2 {how}"
+    );
+    let closed = format!(
+        "SELECT {end}, rank, item_id, cnt FROM w2 WHERE window_end <= (SELECT max(window_end) FROM hot_items)"
+    );
     let final_rows = actual(format!("SELECT {end}, rank, item_id, cnt FROM hot_items"));
     assert!(final_rows.len() >= 100, "two hours close some windows");
     assert_eq!(final_rows, actual(closed), "final W2 {how}");
-    assert_eq!(actual(format!("SELECT {start}, uv FROM w3")), expected("expected_w3_uv_per_hour.csv"), "W3 {how}");
+    assert_eq!(
+        actual(format!("SELECT {start}, uv FROM w3")),
+        expected("expected_w3_uv_per_hour.csv"),
+        "W3 {how}"
+    );
     assert_eq!(db.run("SELECT count(*) FROM late_rows"), [["0"]], "nothing is late {how}");
 }
 

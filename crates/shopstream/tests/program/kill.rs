@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::server::Server;
 
 /// Rounds of kill and restart; `SHOPSTREAM_KILL_ROUNDS` asks for more.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 100;
 const CLIENTS: u64 = 4;
 
 fn sql(server: &str, statement: &str) -> serde_json::Value {
@@ -36,7 +36,13 @@ fn client(id: u64, address: &parking::Address, stop: &AtomicBool, sent: &AtomicU
     let mut request = 0u64;
     while !stop.load(Ordering::Relaxed) {
         let rows: String = (0..10)
-            .map(|i| format!("{{\"client\": {id}, \"n\": {}, \"event_id\": \"{id}-{}\"}}\n", request * 10 + i, request * 10 + i))
+            .map(|i| {
+                format!(
+                    "{{\"client\": {id}, \"n\": {}, \"event_id\": \"{id}-{}\"}}\n",
+                    request * 10 + i,
+                    request * 10 + i
+                )
+            })
             .collect();
         // Every other request relies on event ids alone.
         let key = (request % 2 == 0).then(|| format!("client-{id}-request-{request}"));
@@ -81,8 +87,14 @@ fn no_acknowledged_row_is_lost_and_none_counts_twice() {
     let rounds = std::env::var("SHOPSTREAM_KILL_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(ROUNDS);
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path());
-    sql(&server.http, "CREATE TABLE t (client BIGINT, n BIGINT, event_id TEXT) APPEND ONLY WITH (dedup_key = 'event_id', dedup_window = '1 day')");
-    sql(&server.http, "CREATE MATERIALIZED VIEW per_client AS SELECT client, count(*) AS n, count(DISTINCT n) AS different FROM t GROUP BY client");
+    sql(
+        &server.http,
+        "CREATE TABLE t (client BIGINT, n BIGINT, event_id TEXT) APPEND ONLY WITH (dedup_key = 'event_id', dedup_window = '1 day')",
+    );
+    sql(
+        &server.http,
+        "CREATE MATERIALIZED VIEW per_client AS SELECT client, count(*) AS n, count(DISTINCT n) AS different FROM t GROUP BY client",
+    );
     let address = Arc::new(parking::Address::new(&server.http));
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..CLIENTS)
@@ -106,7 +118,10 @@ fn no_acknowledged_row_is_lost_and_none_counts_twice() {
         address.set(&server.http);
         sql(&server.http, "FLUSH");
         // One statement sees one tick; the clients go on meanwhile.
-        let answer = sql(&server.http, "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) AS n, CAST(coalesce(sum(different), 0) AS BIGINT) AS different FROM per_client");
+        let answer = sql(
+            &server.http,
+            "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) AS n, CAST(coalesce(sum(different), 0) AS BIGINT) AS different FROM per_client",
+        );
         let (rows, different) = (cell(&answer, 0), cell(&answer, 1));
         assert!(rows >= acknowledged, "round {round}: {acknowledged} acknowledged, {rows} there");
         assert_eq!(rows, different, "round {round}: a row counts twice");

@@ -88,7 +88,8 @@ impl VisitorMut for Preparation {
                 return ControlFlow::Continue(());
             }
             TableFactor::Table { name, args: None, .. } if is_clause_word(name) => {
-                let error = SqlError::new(SqlState::SyntaxError, format!("syntax error at or near \"{name}\""));
+                let error =
+                    SqlError::new(SqlState::SyntaxError, format!("syntax error at or near \"{name}\""));
                 return ControlFlow::Break(located(error.with_hint("name a table after FROM"), span));
             }
             TableFactor::Table { version: Some(_), .. } => "a table AS OF a time",

@@ -189,7 +189,7 @@ mod tests {
                 size_us: size,
                 offset_us: offset,
                 allowed_lateness_us: 0,
-            best: None,
+                best: None,
                 window_start_key: None,
                 window_end_key: None,
             };

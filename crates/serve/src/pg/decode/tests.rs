@@ -7,7 +7,8 @@ fn text(oid_type: Type, value: &str, needed: DataType) -> Result<ScalarValue, Pg
 }
 
 fn binary(oid_type: Type, hex: &str, needed: DataType) -> Result<ScalarValue, PgError> {
-    let bytes: Vec<u8> = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
     decode_parameter(1, &oid_type, Format::Binary, Some(&bytes), &needed)
 }
 
@@ -29,15 +30,27 @@ fn numbers_in_both_formats_become_what_the_statement_needs() {
     assert_eq!(text(Type::INT4, " 42 ", DataType::Int64).unwrap(), ScalarValue::Int64(Some(42)));
     assert_eq!(binary(Type::INT2, "fff9", DataType::Int64).unwrap(), ScalarValue::Int64(Some(-7)));
     assert_eq!(binary(Type::INT8, "0000000000000005", DataType::Int32).unwrap(), ScalarValue::Int32(Some(5)));
-    assert_eq!(binary(Type::FLOAT8, "3ff8000000000000", DataType::Float64).unwrap(), ScalarValue::Float64(Some(1.5)));
-    assert_eq!(text(Type::FLOAT8, "Infinity", DataType::Float64).unwrap(), ScalarValue::Float64(Some(f64::INFINITY)));
-    assert_eq!(text(Type::NUMERIC, "1.005", decimal(18, 2)).unwrap(), ScalarValue::Decimal128(Some(101), 18, 2));
+    assert_eq!(
+        binary(Type::FLOAT8, "3ff8000000000000", DataType::Float64).unwrap(),
+        ScalarValue::Float64(Some(1.5))
+    );
+    assert_eq!(
+        text(Type::FLOAT8, "Infinity", DataType::Float64).unwrap(),
+        ScalarValue::Float64(Some(f64::INFINITY))
+    );
+    assert_eq!(
+        text(Type::NUMERIC, "1.005", decimal(18, 2)).unwrap(),
+        ScalarValue::Decimal128(Some(101), 18, 2)
+    );
     assert_eq!(
         binary(Type::NUMERIC, "000600040000000204d2162e23340d801ed204b0", decimal(38, 2)).unwrap(),
         ScalarValue::Decimal128(Some(1_234_567_890_123_456_789_012), 38, 2)
     );
     assert_eq!(text(Type::NUMERIC, "2.50", DataType::Float64).unwrap(), ScalarValue::Float64(Some(2.5)));
-    assert_eq!(text(Type::NUMERIC, "2.50", DataType::Null).unwrap(), ScalarValue::Decimal128(Some(250), 38, 2));
+    assert_eq!(
+        text(Type::NUMERIC, "2.50", DataType::Null).unwrap(),
+        ScalarValue::Decimal128(Some(250), 38, 2)
+    );
     assert_eq!(text(Type::BOOL, "on", DataType::Boolean).unwrap(), ScalarValue::Boolean(Some(true)));
 }
 
@@ -45,17 +58,30 @@ fn numbers_in_both_formats_become_what_the_statement_needs() {
 fn moments_in_both_formats() {
     let needed = sql::catalog::timestamptz();
     let utc = |micros| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
-    assert_eq!(text(Type::TIMESTAMPTZ, "2021-01-01 08:00:00+08", needed.clone()).unwrap(), utc(1_609_459_200_000_000));
+    assert_eq!(
+        text(Type::TIMESTAMPTZ, "2021-01-01 08:00:00+08", needed.clone()).unwrap(),
+        utc(1_609_459_200_000_000)
+    );
     assert_eq!(binary(Type::TIMESTAMPTZ, "fffca2fec4bac000", needed.clone()).unwrap(), utc(-876_544));
     // psycopg sends datetimes without zone as timestamp.
-    assert_eq!(binary(Type::TIMESTAMP, "00025aca30ada000", needed.clone()).unwrap(), utc(1_609_459_200_000_000));
-    assert_eq!(binary(Type::DATE, "fff4dbf8", DataType::Date32).unwrap(), ScalarValue::Date32(Some(-719_163)));
+    assert_eq!(
+        binary(Type::TIMESTAMP, "00025aca30ada000", needed.clone()).unwrap(),
+        utc(1_609_459_200_000_000)
+    );
+    assert_eq!(
+        binary(Type::DATE, "fff4dbf8", DataType::Date32).unwrap(),
+        ScalarValue::Date32(Some(-719_163))
+    );
     assert_eq!(
         binary(Type::TIME, "0000000a7a395290", arrow_of(&Type::TIME).unwrap()).unwrap(),
         ScalarValue::Time64Microsecond(Some(45_000_250_000))
     );
-    let interval = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(14, 3, 14_706_789_000_000)));
-    assert_eq!(binary(Type::INTERVAL, "000000036c97ca88000000030000000e", interval.data_type()).unwrap(), interval);
+    let interval =
+        ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(14, 3, 14_706_789_000_000)));
+    assert_eq!(
+        binary(Type::INTERVAL, "000000036c97ca88000000030000000e", interval.data_type()).unwrap(),
+        interval
+    );
     assert_eq!(
         text(Type::INTERVAL, "1 year 2 mons 3 days 04:05:06.789", interval.data_type()).unwrap(),
         interval
@@ -84,7 +110,9 @@ fn shown(value: ScalarValue) -> String {
     let ScalarValue::List(list) = &value else { panic!("{value:?} is no list") };
     let items = list.value(0);
     let items: Vec<String> = (0..items.len())
-        .map(|i| if items.is_null(i) { "NULL".to_string() } else { array_value_to_string(&items, i).unwrap() })
+        .map(
+            |i| if items.is_null(i) { "NULL".to_string() } else { array_value_to_string(&items, i).unwrap() },
+        )
         .collect();
     items.join("|")
 }
@@ -106,7 +134,11 @@ fn arrays_of_integers_texts_and_numbers() {
     assert_eq!(shown(value), "1.50|2.25|3.00");
 
     for broken in ["", "{", "{1,}", "{1", "{{1},{2}}", "{1}x", "{\"a}", "{1,2}}"] {
-        assert_eq!(text(Type::INT4_ARRAY, broken, needed.clone()).unwrap_err().code, code::INVALID_TEXT, "{broken}");
+        assert_eq!(
+            text(Type::INT4_ARRAY, broken, needed.clone()).unwrap_err().code,
+            code::INVALID_TEXT,
+            "{broken}"
+        );
     }
     // Cut at every place, a message must be refused and never read beyond its end.
     for length in 0..hex.len() / 2 {
@@ -128,12 +160,18 @@ fn null_has_the_type_that_is_needed() {
 #[test]
 fn errors_name_the_parameter_the_type_and_the_value() {
     let error = text(Type::INT4, "abc", DataType::Int32).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (code::INVALID_TEXT, "parameter $1: invalid input syntax for type int4: \"abc\""));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (code::INVALID_TEXT, "parameter $1: invalid input syntax for type int4: \"abc\"")
+    );
     assert_eq!(text(Type::INT2, "70000", DataType::Int16).unwrap_err().code, code::NUMERIC_OUT_OF_RANGE);
     assert_eq!(text(Type::INT8, "3000000000", DataType::Int32).unwrap_err().code, code::INVALID_TEXT);
     assert_eq!(text(Type::NUMERIC, "123456", decimal(4, 2)).unwrap_err().code, code::NUMERIC_OUT_OF_RANGE);
     assert_eq!(text(Type::NUMERIC, "NaN", decimal(4, 2)).unwrap_err().code, code::NUMERIC_OUT_OF_RANGE);
-    assert_eq!(text(Type::TIMESTAMPTZ, "yesterday", sql::catalog::timestamptz()).unwrap_err().code, code::INVALID_DATETIME);
+    assert_eq!(
+        text(Type::TIMESTAMPTZ, "yesterday", sql::catalog::timestamptz()).unwrap_err().code,
+        code::INVALID_DATETIME
+    );
     assert_eq!(binary(Type::INT4, "0001", DataType::Int32).unwrap_err().code, code::INVALID_BINARY);
     assert_eq!(binary(Type::TEXT, "ff", DataType::Utf8).unwrap_err().code, code::INVALID_ENCODING);
     assert_eq!(text(Type::TEXT, "a\0b", DataType::Utf8).unwrap_err().code, code::INVALID_ENCODING);

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    DictionaryArray, IntervalYearMonthArray, LargeListArray, ListArray, StructArray, TimestampNanosecondArray,
-    TimestampSecondArray, UInt32Array, UInt64Array,
+    DictionaryArray, IntervalYearMonthArray, LargeListArray, ListArray, StructArray,
+    TimestampNanosecondArray, TimestampSecondArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{Field, Int32Type, IntervalMonthDayNano, Schema};
 
@@ -41,7 +41,8 @@ fn sent(array: ArrayRef, sql_type: Option<&str>) -> Vec<(String, String)> {
 /// Compares with what PostgreSQL 15 printed for the same values (text, then `*_send` in hex).
 fn check(array: ArrayRef, sql_type: Option<&str>, postgres: &[(&str, &str)]) {
     let sent = sent(array, sql_type);
-    let sent: Vec<(&str, &str)> = sent.iter().map(|(text, binary)| (text.as_str(), binary.as_str())).collect();
+    let sent: Vec<(&str, &str)> =
+        sent.iter().map(|(text, binary)| (text.as_str(), binary.as_str())).collect();
     assert_eq!(sent, postgres);
 }
 
@@ -52,8 +53,23 @@ fn texts(array: ArrayRef) -> Vec<String> {
 #[test]
 fn floats_have_the_shortest_digits_and_postgresqls_layout() {
     let values = [
-        0.0, -0.0, 1.5, 1e14, 123456789012345.0, 1e15, 1.2345678901234567e19, 0.0001, 0.00001, 1e-7,
-        f64::MAX, 5e-324, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1, -2.5e-10,
+        0.0,
+        -0.0,
+        1.5,
+        1e14,
+        123456789012345.0,
+        1e15,
+        1.2345678901234567e19,
+        0.0001,
+        0.00001,
+        1e-7,
+        f64::MAX,
+        5e-324,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        0.1,
+        -2.5e-10,
     ];
     check(
         Arc::new(Float64Array::from(values.to_vec())),
@@ -88,8 +104,14 @@ fn floats_have_the_shortest_digits_and_postgresqls_layout() {
 #[test]
 fn timestamps_before_2000_before_1970_and_before_christ() {
     let micros = vec![
-        1609459200000000, 1609459200500000, 946684799999999, -876544, -62135596800000000,
-        -63517780800000000, 327416976550000010, 100,
+        1609459200000000,
+        1609459200500000,
+        946684799999999,
+        -876544,
+        -62135596800000000,
+        -63517780800000000,
+        327416976550000010,
+        100,
     ];
     check(
         Arc::new(TimestampMicrosecondArray::from(micros.clone()).with_timezone("UTC")),
@@ -179,7 +201,11 @@ fn numbers_booleans_and_bytes() {
     check(
         Arc::new(Int64Array::from(vec![i64::MIN, 0, 42])),
         None,
-        &[("-9223372036854775808", "8000000000000000"), ("0", "0000000000000000"), ("42", "000000000000002a")],
+        &[
+            ("-9223372036854775808", "8000000000000000"),
+            ("0", "0000000000000000"),
+            ("42", "000000000000002a"),
+        ],
     );
     check(Arc::new(Int16Array::from(vec![-7])), None, &[("-7", "fff9")]);
     check(
@@ -198,7 +224,8 @@ fn numbers_booleans_and_bytes() {
 fn unsigned_results_are_int8_and_too_large_ones_are_an_error() {
     check(Arc::new(UInt32Array::from(vec![u32::MAX])), None, &[("4294967295", "00000000ffffffff")]);
     check(Arc::new(UInt64Array::from(vec![7])), None, &[("7", "0000000000000007")]);
-    let batch = RecordBatch::try_from_iter([("n", Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef)]).unwrap();
+    let batch =
+        RecordBatch::try_from_iter([("n", Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef)]).unwrap();
     let columns = result_columns(&batch.schema(), &[]).unwrap();
     let error = RowEncoder::new(&batch, &columns).err().unwrap();
     assert_eq!(error.code, code::NUMERIC_OUT_OF_RANGE);
@@ -236,8 +263,16 @@ fn texts_list(items: Vec<Option<&str>>) -> ArrayRef {
 #[test]
 fn arrays_quote_what_postgresql_quotes() {
     let odd = [
-        Some("a"), Some("b c"), None, Some(""), Some("NULL"), Some("null"), Some("q\"x"), Some("back\\slash"),
-        Some("{"), Some("com,ma"),
+        Some("a"),
+        Some("b c"),
+        None,
+        Some(""),
+        Some("NULL"),
+        Some("null"),
+        Some("q\"x"),
+        Some("back\\slash"),
+        Some("{"),
+        Some("com,ma"),
     ];
     check(
         texts_list(odd.to_vec()),
@@ -258,7 +293,10 @@ fn arrays_quote_what_postgresql_quotes() {
         )],
     );
     assert_eq!(
-        texts(Arc::new(LargeListArray::from_iter_primitive::<Float64Type, _, _>([Some([Some(1.5), Some(f64::NAN)])]))),
+        texts(Arc::new(LargeListArray::from_iter_primitive::<Float64Type, _, _>([Some([
+            Some(1.5),
+            Some(f64::NAN)
+        ])]))),
         ["{1.5,NaN}"]
     );
 }
@@ -309,8 +347,10 @@ fn structs_are_shown_and_announced_types_are_kept() {
 
 #[test]
 fn result_formats_are_none_one_or_one_each() {
-    let schema: SchemaRef =
-        Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true), Field::new("b", DataType::Utf8, true)]));
+    let schema: SchemaRef = Arc::new(Schema::new(vec![
+        Field::new("a", DataType::Int32, true),
+        Field::new("b", DataType::Utf8, true),
+    ]));
     let formats = |given: &[Format]| -> Option<Vec<Format>> {
         result_columns(&schema, given).ok().map(|columns| columns.iter().map(|c| c.format).collect())
     };
