@@ -116,8 +116,8 @@ def flink_sql(peers, views):
     }
     tables = "".join(f"CREATE TABLE sink_{v} ({sinks[v]}) WITH ('connector'='blackhole');\n" for v in views)
     # A line that begins with INSERT makes run.sh leave the text alone; a semicolon inside the set must not end a line.
-    inserts = "".join(f"\nINSERT INTO sink_{v} {queries[v].strip()}; " for v in views)
-    return f"{tables}EXECUTE STATEMENT SET BEGIN{inserts}END"
+    inserts = " ".join(f"INSERT INTO sink_{v} {queries[v].strip()};" for v in views)
+    return f"{tables}EXECUTE STATEMENT SET BEGIN\n{inserts} END"
 
 
 def head(work, source, rows):
