@@ -37,7 +37,7 @@ test: tools
 	else echo "end-to-end tests SKIPPED: python3 is missing. Install it: apt-get install python3 (macOS: brew install python)"; fi
 
 bench: tools
-	@if [ -f bench/run.py ]; then python3 bench/run.py; else $(CARGO) run -q -p xtask -- bench; fi
+	@$(CARGO) build --workspace --bins && python3 bench/run.py
 
 lint: tools
 	$(CARGO) fmt --all --check

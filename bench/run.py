@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Benchmarks beside Apache Flink, on this machine, in one run, pair by pair.
 
-    bench/run.py [--work bench/work] [--peers ../shared/peers] [--rows 19854000] [--flink-rows-w2 2000000] [--only files,ingest]
+    bench/run.py [--work bench/work] [--peers ../shared/peers] [--flink-rows-w2 1000000] [--flink-formats csv,json] [--only files,flink,ingest]
 
 Needs what setup prepares (see bench/README.md): the scaled Taobao file and Flink. Writes bench/results/latest.json and a
-table. Where Flink is not set up, its columns stay empty and that is said.
+table. Where Flink is not set up or fails, the line says so.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEWS = ["w1", "w2", "w3", "w5", "w8"]
+# Our name of a format -> Flink's.
+FLINK_FORMATS = {"csv": "csv", "ndjson": "json"}
 
 
 def main():
@@ -43,7 +45,7 @@ def main():
         for views in VIEWS + [",".join(VIEWS)]:
             for form, path in (("csv", csv), ("ndjson", ndjson)):
                 ours = shopstream_files(binary, views, form, path)
-                wanted = "flink" in only and ("csv" if form == "csv" else "json") in arguments.flink_formats.split(",")
+                wanted = "flink" in only and FLINK_FORMATS[form] in arguments.flink_formats.split(",")
                 flink = flink_files(arguments, views, form) if wanted else None
                 results.append({"views": views, "format": form, "shopstream": ours, "flink": flink})
                 show(results[-1])
@@ -61,6 +63,8 @@ def show(result):
     if flink and flink.get("rows_per_second"):
         line += f"   Flink {flink['rows_per_second']/1e3:7.0f}k rows/s {flink['cpu_seconds']:6.1f} CPU s {flink['peak_memory_mb']:6.0f} MB on {flink['rows']/1e6:.1f} M rows"
         line += f"   x{ours['rows_per_second']/flink['rows_per_second']:.1f}"
+    elif flink:
+        line += f"   Flink gave no figure: {flink['error'].strip().splitlines()[0]}"
     print(line, flush=True)
 
 
@@ -81,16 +85,16 @@ def flink_files(arguments, views, form):
     """One run of Flink over the same rows; W2 and all five over fewer, because they take it minutes per million."""
     environment = flink_environment(arguments)
     if environment is None:
-        return None
+        return {"error": "Flink is not set up: bench/setup.sh"}
     slow = "w2" in views
     rows = arguments.flink_rows_w2 if slow else 19_854_000
-    source = arguments.work / "ub20m" / f"{'csv' if form == 'csv' else 'json'}2"
+    source = arguments.work / "ub20m" / f"{FLINK_FORMATS[form]}2"
     if slow:
         source = head(arguments.work, source, rows)
     with tempfile.TemporaryDirectory() as folder:
         query = Path(folder) / "q.sql"
         query.write_text(flink_sql(arguments.peers, views.split(",")))
-        environment |= {"UB_PATH": str(source), "UB_FORMAT": "csv" if form == "csv" else "json"}
+        environment |= {"UB_PATH": str(source), "UB_FORMAT": FLINK_FORMATS[form]}
         command = ["/usr/bin/time", "-v", arguments.peers / "flink" / "run.sh", "blackhole", query, "pipeline.object-reuse=true"]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     text = done.stdout + done.stderr

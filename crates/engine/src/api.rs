@@ -53,7 +53,7 @@ pub enum Outcome {
     Rows { schema: SchemaRef, stream: BatchStream, tag: RowsTag },
     /// Done; the tag as PostgreSQL prints it: `CREATE TABLE`, `INSERT 0 3`.
     Command { tag: String },
-    /// The client is to send rows now; hand them to [`crate::Session::copy_rows`].
+    /// The client is to send rows now; decoded, they go to [`crate::Database::ingest`].
     CopyIn { copy: CopyTarget },
 }
 
