@@ -22,6 +22,12 @@ impl Watermark {
     pub fn closes(self, end_us: i64) -> bool {
         end_us <= self.0
     }
+
+    /// The watermark of rows that come up to `delay_us` later than those it was made for.
+    pub fn behind(self, delay_us: i64) -> Watermark {
+        // The end of the input is the end of all.
+        if self == Watermark::MAX { self } else { Watermark(self.0.saturating_sub(delay_us)) }
+    }
 }
 
 impl Default for Watermark {

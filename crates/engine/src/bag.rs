@@ -185,6 +185,16 @@ impl Bag {
         self.entries[entry as usize].weight
     }
 
+    /// True for the number of an entry that is in use.
+    pub fn is_live(&self, entry: u32) -> bool {
+        self.entries.get(entry as usize).is_some_and(|e| e.key != NONE)
+    }
+
+    /// The key slot of a live entry.
+    pub fn key_of(&self, entry: u32) -> u32 {
+        self.entries[entry as usize].key
+    }
+
     /// Removes the entry if its weight is zero. Does nothing for an entry that is free already.
     pub fn release(&mut self, entry: u32) {
         let releasable = self.entries.get(entry as usize).is_some_and(|e| e.key != NONE && e.weight == 0);

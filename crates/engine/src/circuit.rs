@@ -42,12 +42,16 @@ pub struct Node {
     pub plan: PlanNode,
     inputs: Vec<NodeId>,
     input_schemas: Vec<SchemaRef>,
+    /// Per input: the tables whose watermark its rows have.
+    input_tables: Vec<Vec<RelationId>>,
     computation: Computation,
     /// Views that stand on this node, directly or not.
     users: BTreeSet<RelationId>,
     group: Option<GroupIndex>,
     watermark: Watermark,
-    late: Option<LateProbe>,
+    late: Vec<LateProbe>,
+    /// How far its inputs' event times may be behind the watermark of their tables.
+    delay_us: i64,
     /// Longest way from a source; nodes of one level don't depend on each other.
     level: usize,
     /// False until the first step: a global aggregate has a row to give before any input.
@@ -150,10 +154,10 @@ impl Circuit {
                         total: task.context.errors_total,
                     });
                 }
-                if let Some(rows) = task.late {
+                for (port, rows) in task.late {
                     result.late.push(LateRows {
                         views: views(),
-                        tables: task.node.plan.properties.watermarks.iter().copied().collect(),
+                        tables: task.node.input_tables[port].clone(),
                         rows,
                         watermark: task.context.watermark_before,
                     });
@@ -211,10 +215,10 @@ impl Node {
         }
         let watermark_before = self.watermark;
         if let Some(group) = self.group {
-            self.watermark = watermarks.of_group(group);
+            self.watermark = watermarks.of_group(group).behind(self.delay_us);
             assert!(self.watermark >= watermark_before, "a watermark never goes back");
         }
-        let closes = self.late.is_some() && self.watermark != watermark_before;
+        let closes = !self.late.is_empty() && self.watermark != watermark_before;
         let fed = self.inputs.iter().any(|i| outputs.contains_key(i));
         let first = !self.started && matches!(self.computation, Computation::Single(_));
         if !fed && !closes && !first {
@@ -231,7 +235,7 @@ impl Node {
             })
             .collect();
         let context = StepContext { tick, watermark_before, watermark: self.watermark, ..Default::default() };
-        Some(Task { id, node: self, changes, context, output: None, late: None })
+        Some(Task { id, node: self, changes, context, output: None, late: Vec::new() })
     }
 
     fn state_size(&self) -> StateSize {
@@ -275,7 +279,8 @@ struct Task<'n> {
     changes: Vec<ZSet>,
     context: StepContext,
     output: Option<Result<ZSet, String>>,
-    late: Option<RecordBatch>,
+    /// By input.
+    late: Vec<(usize, RecordBatch)>,
 }
 
 impl Task<'_> {
@@ -283,8 +288,10 @@ impl Task<'_> {
         let started = Instant::now();
         // A panic in an operator is our bug; it must cost the view, not the server.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            if let Some(probe) = &self.node.late {
-                self.late = probe.late_rows(&self.changes[0], self.context.watermark_before)?;
+            for probe in &self.node.late {
+                let change = &self.changes[probe.port];
+                let late = probe.late_rows(change, self.context.watermark_before)?;
+                self.late.extend(late.map(|rows| (probe.port, rows)));
             }
             self.node.compute(&self.changes, &mut self.context, parallel)
         }));

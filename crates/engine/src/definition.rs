@@ -181,6 +181,7 @@ impl Relations for CatalogRelations<'_> {
                     key: (!table.primary_key.is_empty()).then(|| table.primary_key.clone()),
                     time,
                     watermarks,
+                    delay_us: 0,
                     closed: false,
                 },
             });

@@ -11,6 +11,7 @@
 mod aggregate;
 mod explain;
 mod expression;
+mod interval_join;
 mod join;
 mod lower;
 mod top_n;
@@ -30,6 +31,7 @@ pub use lower::{LowerOptions, Relations, SourceInfo, lower};
 
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
+use crate::operators::join::{JoinKind, JoinSideTime};
 use crate::operators::{Emit, Expiry};
 
 /// Number of a node in its plan; inputs come before the nodes that read them.
@@ -95,9 +97,16 @@ pub struct TopNPlan {
 }
 
 pub struct JoinPlan {
+    pub kind: JoinKind,
     pub on: Vec<(usize, usize)>,
     pub null_equals_null: bool,
+    /// Over the left columns, then the right ones.
     pub residual: Option<Arc<dyn PhysicalExpr>>,
+    /// How long rows of the left and the right side matter.
+    pub time: [JoinSideTime; 2],
+    /// When rows of a side may become late.
+    pub grid: Grid,
+    pub emit: Emit,
 }
 
 /// What the rows of a node promise.
@@ -111,6 +120,9 @@ pub struct Properties {
     pub time: Vec<Option<TimeKind>>,
     /// Tables whose watermarks, at their minimum, are the node's watermark.
     pub watermarks: BTreeSet<RelationId>,
+    /// How far behind the watermark the event times of new rows may be: a join gives its pairs when the second of
+    /// two rows came.
+    pub delay_us: i64,
     /// Rows appear only when their window is final (EMIT ON WINDOW CLOSE below or here).
     pub closed: bool,
 }

@@ -6,23 +6,27 @@ use std::time::Duration;
 
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::Schema;
 use dataflow::{Operator, Watermark, ZSet};
+use datafusion::physical_expr::PhysicalExpr;
 use sql::RelationId;
 
 use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::hop_aggregate::HopAggregate;
-use crate::operators::join::{Join, JoinSpec};
+use crate::operators::join::{Join, JoinSpec, Residual};
 use crate::operators::temporal_buffer::TemporalBuffer;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
-use crate::plan::{Grid, PlanKind, PlanNode, StreamPlan};
+use crate::plan::{Grid, MapSpec, PlanKind, PlanNode, StreamPlan};
 use crate::watermarks::{Probe, Watermarks};
 
 /// Finds the rows that a windowed operator is going to ignore.
 #[derive(Clone, Copy, Debug)]
 pub struct LateProbe {
+    /// The input that is looked at.
+    pub port: usize,
     column: usize,
     /// `None`: the column's value plus the expiry's `add_us` is the end. `Some`: the end is that of the first window
     /// of the grid after the column's value.
@@ -32,8 +36,9 @@ pub struct LateProbe {
 }
 
 impl LateProbe {
-    fn expiry(expiry: Expiry) -> LateProbe {
+    fn expiry(port: usize, expiry: Expiry) -> LateProbe {
         LateProbe {
+            port,
             column: expiry.column,
             grid: None,
             add_us: expiry.add_us,
@@ -112,13 +117,17 @@ impl Circuit {
         watermarks: &mut Watermarks,
     ) -> dataflow::Result<NodeId> {
         let input_schemas: Vec<_> = inputs.iter().map(|i| Arc::clone(&self.node(*i).plan.schema)).collect();
+        let tables = |id: &NodeId| self.node(*id).plan.properties.watermarks.iter().copied().collect();
+        let input_tables = inputs.iter().map(tables).collect();
         let computation = self.computation(plan, &input_schemas)?;
         let level = inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
         let failed = inputs.iter().find_map(|i| self.node(*i).failed.clone());
-        let late = late_probe(plan);
+        let late = late_probes(plan);
+        let delay_us = inputs.iter().map(|i| self.node(*i).plan.properties.delay_us).max().unwrap_or(0);
         // Operators without windows see no watermark: nothing of theirs depends on it.
-        let group = late.map(|_| watermarks.group(&plan.properties.watermarks));
-        if let (Some(late), Some(group)) = (late, group) {
+        let group = (!late.is_empty()).then(|| watermarks.group(&plan.properties.watermarks));
+        for late in &late {
+            let group = group.expect("there is one with the first probe");
             let grid = late.grid.unwrap_or_else(|| grid_of(plan));
             watermarks.add_probe(Probe { group, grid, allowed_lateness_us: late.allowed_lateness_us });
         }
@@ -127,11 +136,13 @@ impl Circuit {
             plan: plan.clone(),
             inputs,
             input_schemas,
+            input_tables,
             computation,
             users: BTreeSet::new(),
             group,
             watermark: Watermark::MIN,
             late,
+            delay_us,
             level,
             started: false,
             busy: Duration::ZERO,
@@ -177,11 +188,14 @@ impl Circuit {
                 ];
                 self.sharded(keys, || {
                     Ok(Box::new(Join::new(JoinSpec {
+                        kind: spec.kind,
                         left: Arc::clone(&inputs[0]),
                         right: Arc::clone(&inputs[1]),
                         on: spec.on.clone(),
                         null_equals_null: spec.null_equals_null,
-                        residual: None,
+                        residual: spec.residual.as_ref().map(residual),
+                        time: spec.time,
+                        emit: spec.emit,
                         output: Arc::clone(&plan.schema),
                     })?))
                 })?
@@ -237,7 +251,7 @@ impl Circuit {
                     }
                     node.users.clear();
                     node.level = node.inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
-                    if let Some(late) = node.late {
+                    for late in &node.late {
                         let group = watermarks.group(&node.plan.properties.watermarks);
                         let grid = late.grid.unwrap_or_else(|| grid_of(&node.plan));
                         watermarks.add_probe(Probe {
@@ -245,7 +259,7 @@ impl Circuit {
                             grid,
                             allowed_lateness_us: late.allowed_lateness_us,
                         });
-                        watermarks.raise(group, node.watermark);
+                        watermarks.raise(group, Watermark(node.watermark.0.saturating_add(node.delay_us)));
                         node.group = Some(group);
                     }
                     let id = self.nodes.len();
@@ -262,25 +276,39 @@ impl Circuit {
     }
 }
 
-fn late_probe(plan: &PlanNode) -> Option<LateProbe> {
+fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
+    let only = |expiry: Option<Expiry>| expiry.map(|e| LateProbe::expiry(0, e)).into_iter().collect();
     match &plan.kind {
-        PlanKind::Aggregate(spec) => spec.expiry.map(LateProbe::expiry),
-        PlanKind::TopN(spec) => spec.expiry.map(LateProbe::expiry),
-        PlanKind::Buffer(expiry) => Some(LateProbe::expiry(*expiry)),
-        PlanKind::HopAggregate(_, hop) if !plan.properties.watermarks.is_empty() => Some(LateProbe {
+        PlanKind::Aggregate(spec) => only(spec.expiry),
+        PlanKind::TopN(spec) => only(spec.expiry),
+        PlanKind::Buffer(expiry) => only(Some(*expiry)),
+        PlanKind::HopAggregate(_, hop) if !plan.properties.watermarks.is_empty() => vec![LateProbe {
+            port: 0,
             column: hop.time_column,
             grid: Some(Grid { period_us: hop.slide_us, offset_us: hop.offset_us }),
             add_us: 0,
             allowed_lateness_us: hop.allowed_lateness_us,
-        }),
-        _ => None,
+        }],
+        PlanKind::Join(spec) => {
+            let sides = spec.time.iter().enumerate();
+            sides.filter_map(|(port, time)| Some(LateProbe::expiry(port, time.late?))).collect()
+        }
+        _ => Vec::new(),
     }
+}
+
+/// A join's further predicate as the operator takes it; where it fails for a pair, the pair is not joined.
+fn residual(predicate: &Arc<dyn PhysicalExpr>) -> Residual {
+    let spec =
+        MapSpec { filter: Some(Arc::clone(predicate)), projection: None, output: Arc::new(Schema::empty()) };
+    Box::new(move |rows, ctx| Ok(spec.mask(rows, ctx)?.expect("there is a filter")))
 }
 
 /// Closing times of an operator that is keyed by a window bound.
 fn grid_of(plan: &PlanNode) -> Grid {
     use crate::plan::TimeKind;
     let column = match &plan.kind {
+        PlanKind::Join(spec) => return spec.grid,
         PlanKind::TopN(spec) => spec.expiry.map(|e| e.column),
         PlanKind::Aggregate(spec) => spec.expiry.and_then(|e| spec.keys.iter().position(|k| *k == e.column)),
         PlanKind::Buffer(expiry) => Some(expiry.column),

@@ -1,100 +1,134 @@
-//! Inner equi-join of two changing inputs.
+//! Joins of two changing inputs: inner, outer, semi, anti and mark; equal keys, any further predicate, or both.
 //!
-//! Both sides are remembered under their join key. A step computes
+//! Both sides are remembered under their join key. A step takes the change of the left side against the right as it
+//! was, then the change of the right side against the left as it is now:
 //!
 //! ```text
 //!   Δ(A ⋈ B)  =  ΔA ⋈ B  +  (A + ΔA) ⋈ ΔB
 //! ```
 //!
-//! The changed side of each term is a batch, so its columns (and the key columns of both sides, which are
-//! equal) are gathered from it; only the other columns of the remembered side are decoded from row bytes.
-//! State: per side and row, its columns outside the key, under the key's bytes; never dropped by itself.
-//! A row whose key has a NULL is neither kept nor matched, unless `null_equals_null`.
-//! Cost: per changed row one key lookup and one insertion, and per result row a gather and a decode.
+//! Every kind but the inner join also depends on whether a row has *any* partner ([`Role`]). Without a further
+//! predicate all rows of a key have partners or none, so the state of a key is whether the other side has it. With
+//! one, each remembered row counts its partners.
+//!
+//! State: per side and row, its columns outside the key, under the key's bytes, and the count of partners where it is
+//! needed. It is dropped when the watermark passes what [`Expiry`] says (window and interval joins), else never.
+//! A change behind the watermark, whose partners may be gone, is late and ignored.
+//! A row whose key has a NULL is not kept and has no partner, unless `null_equals_null`.
+//! Cost: per changed row one key lookup and one insertion, and per result row a gather and a decode; a key or row that
+//! gains its first or loses its last partner costs its rows on the other side once.
 //!
 //! Rule: no intermediate batch exceeds [`JOINED_ROWS_MAX`] rows, however hot a key is.
 
+mod partners;
+mod side;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::buffer::NullBuffer;
-use arrow::compute::take;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
-use dataflow::{Error, Operator, Result, StateSize, StepContext, ZSet};
+use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
 
-use crate::bag::Bag;
-use crate::row_codec::{EncodedRows, RowCodec, batch_of};
+use super::{Emit, Expiry, microseconds};
+use crate::row_codec::{RowCodec, batch_of};
+use side::{Delta, Side};
 
-/// The predicate of a join beyond equality of keys: a mask over joined rows.
-pub type Residual = Box<dyn Fn(&RecordBatch) -> Result<BooleanArray> + Send>;
+/// The predicate of a join beyond equality of keys: a mask over joined rows. NULL is false.
+pub type Residual = Box<dyn Fn(&RecordBatch, &mut StepContext) -> Result<BooleanArray> + Send>;
 
 /// Joined rows built before the residual is applied: enough to be vectorised, and small in memory.
 pub const JOINED_ROWS_MAX: usize = 32 * 1024;
 
+/// What a join gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Pairs.
+    Inner,
+    /// Pairs, and left rows without partner beside NULLs.
+    Left,
+    /// Pairs, and right rows without partner beside NULLs.
+    Right,
+    /// Pairs, and rows of both sides without partner.
+    Full,
+    /// Left rows with a partner, once each: EXISTS, IN.
+    Semi,
+    /// Left rows without partner: NOT EXISTS.
+    Anti,
+    /// Left rows, each with a boolean that says whether it has a partner: EXISTS inside OR.
+    Mark,
+}
+
+/// Which rows of a side leave the join on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Never,
+    Unmatched,
+    Matched,
+    Marked,
+}
+
+impl JoinKind {
+    /// True when joined pairs are part of the result.
+    pub fn gives_pairs(self) -> bool {
+        matches!(self, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full)
+    }
+
+    fn roles(self) -> [Role; 2] {
+        use Role::*;
+        match self {
+            JoinKind::Inner => [Never, Never],
+            JoinKind::Left => [Unmatched, Never],
+            JoinKind::Right => [Never, Unmatched],
+            JoinKind::Full => [Unmatched, Unmatched],
+            JoinKind::Semi => [Matched, Never],
+            JoinKind::Anti => [Unmatched, Never],
+            JoinKind::Mark => [Marked, Never],
+        }
+    }
+}
+
+/// How long a side's rows matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinSideTime {
+    /// A change of this side is late when this has expired: its partners may be gone.
+    pub late: Option<Expiry>,
+    /// A remembered row is dropped when this has expired: no partner may come any more.
+    pub drop: Option<Expiry>,
+}
+
 pub struct JoinSpec {
+    pub kind: JoinKind,
     pub left: SchemaRef,
     pub right: SchemaRef,
     /// Pairs of a left and a right column number that must be equal, of the same type. None: a cross join.
     pub on: Vec<(usize, usize)>,
     /// `IS NOT DISTINCT FROM` instead of `=`.
     pub null_equals_null: bool,
-    /// Given columns as in `output`.
+    /// Given left columns, then right columns.
     pub residual: Option<Residual>,
-    /// Left columns, then right columns.
+    /// Left and right.
+    pub time: [JoinSideTime; 2],
+    /// With `OnClose`, rows without partner wait until none can come.
+    pub emit: Emit,
+    /// Left columns, then right columns; for semi and anti the left ones; for mark the left ones and a boolean.
     pub output: SchemaRef,
 }
 
 /// Input ports: 0 is left, 1 is right.
 pub struct Join {
+    kind: JoinKind,
     null_equals_null: bool,
     residual: Option<Residual>,
+    emit: Emit,
+    /// Left columns, then right columns: what the residual sees.
+    joined: SchemaRef,
     output: SchemaRef,
     key_codec: RowCodec,
-    left: Side,
-    right: Side,
+    sides: [Side; 2],
 }
 
-/// One input and what is remembered of it.
-struct Side {
-    key: Vec<usize>,
-    // Columns outside the key, in ascending order: what a kept row holds.
-    rest: Vec<usize>,
-    rest_codec: RowCodec,
-    // Per column: where its values come from when this is the remembered side.
-    origin: Vec<Origin>,
-    rows: Bag,
-}
-
-#[derive(Clone, Copy)]
-enum Origin {
-    /// The n-th key column, equal to the other side's.
-    Key(usize),
-    /// The n-th column of `rest`.
-    Rest(usize),
-}
-
-/// An input change with its keys encoded.
-struct Delta<'a> {
-    change: &'a ZSet,
-    keys: EncodedRows,
-    // Rows that may match; `None` means all.
-    matchable: Option<NullBuffer>,
-}
-
-impl Delta<'_> {
-    /// Row numbers that may match.
-    fn rows(&self) -> impl Iterator<Item = usize> {
-        (0..self.change.len()).filter(|row| self.matchable.as_ref().is_none_or(|valid| valid.is_valid(*row)))
-    }
-}
-
-/// Pairs of a changed and a remembered row, not yet turned into columns.
-#[derive(Default)]
-struct Pairs<'a> {
-    changed: Vec<u32>,
-    remembered: Vec<&'a [u8]>,
-    weights: Vec<i64>,
-}
+/// Parts of a step's output.
+type Output = Vec<ZSet>;
 
 impl Join {
     /// # Errors
@@ -114,115 +148,96 @@ impl Join {
         }
         let left_key: Vec<usize> = spec.on.iter().map(|(left, _)| *left).collect();
         let right_key: Vec<usize> = spec.on.iter().map(|(_, right)| *right).collect();
+        let fields: Vec<_> = spec.left.fields().iter().chain(spec.right.fields()).cloned().collect();
+        let [left_role, right_role] = spec.kind.roles();
+        let counts = spec.residual.is_some();
         Ok(Join {
+            kind: spec.kind,
             key_codec: RowCodec::for_columns(&spec.left, &left_key)?,
-            left: Side::new(&spec.left, left_key)?,
-            right: Side::new(&spec.right, right_key)?,
+            sides: [
+                Side::new(&spec.left, left_key, left_role, spec.time[0], counts)?,
+                Side::new(&spec.right, right_key, right_role, spec.time[1], counts)?,
+            ],
             null_equals_null: spec.null_equals_null,
             residual: spec.residual,
+            emit: spec.emit,
+            joined: Arc::new(arrow::datatypes::Schema::new(fields)),
             output: spec.output,
         })
     }
 
-    fn delta<'a>(&self, change: &'a ZSet, key: &[usize]) -> Result<Delta<'a>> {
-        let keys = self.key_codec.encode_columns(change.rows(), key)?;
-        let mut matchable = None;
-        if !self.null_equals_null {
-            for column in key {
-                let nulls = change.rows().column(*column).logical_nulls();
-                matchable = NullBuffer::union(matchable.as_ref(), nulls.as_ref());
-            }
-        }
-        Ok(Delta { change, keys, matchable })
-    }
-
-    /// Appends the join of a change of one side with the rows of the other to `joined`.
-    fn probe(&self, delta: &Delta<'_>, changed_is_left: bool, joined: &mut Vec<ZSet>) -> Result<()> {
-        let other = if changed_is_left { &self.right } else { &self.left };
-        if other.rows.is_empty() {
-            return Ok(());
-        }
-        let mut pairs = Pairs::default();
-        for row in delta.rows() {
-            let Some(key) = other.rows.find_key(delta.keys.get(row)) else { continue };
-            let weight = delta.change.weight(row);
-            for kept in other.rows.rows_at(key) {
-                pairs.changed.push(row as u32);
-                pairs.remembered.push(kept.row);
-                pairs.weights.push(weight * kept.weight);
-                if pairs.changed.len() == JOINED_ROWS_MAX {
-                    self.flush(delta, changed_is_left, &mut pairs, joined)?;
-                }
-            }
-        }
-        self.flush(delta, changed_is_left, &mut pairs, joined)
-    }
-
-    fn flush(
-        &self,
-        delta: &Delta<'_>,
-        changed_is_left: bool,
-        pairs: &mut Pairs<'_>,
-        joined: &mut Vec<ZSet>,
+    /// Takes the change of one side against the other side as it is.
+    fn take_change(
+        &mut self,
+        port: usize,
+        change: &ZSet,
+        ctx: &mut StepContext,
+        out: &mut Output,
     ) -> Result<()> {
-        if pairs.changed.is_empty() {
+        let change = match self.sides[port].time.late {
+            Some(expiry) => on_time(change, expiry, ctx)?,
+            None => change.clone(),
+        };
+        if change.is_empty() {
             return Ok(());
         }
-        let (changed, other) =
-            if changed_is_left { (&self.left, &self.right) } else { (&self.right, &self.left) };
-        let indices = UInt32Array::from(std::mem::take(&mut pairs.changed));
-        let gathered: Vec<ArrayRef> = delta
-            .change
-            .rows()
-            .columns()
-            .iter()
-            .map(|column| Ok(take(column, &indices, None)?))
-            .collect::<Result<_>>()?;
-        let rest = other.rest_codec.decode(&pairs.remembered)?;
-        let remembered: Vec<ArrayRef> = other
-            .origin
-            .iter()
-            .map(|origin| match origin {
-                Origin::Key(n) => Arc::clone(&gathered[changed.key[*n]]),
-                Origin::Rest(n) => Arc::clone(&rest[*n]),
-            })
-            .collect();
-        let columns = if changed_is_left { [gathered, remembered] } else { [remembered, gathered] }.concat();
-        let rows = batch_of(&self.output, columns, indices.len())?;
-        let mask = self.residual.as_ref().map(|residual| residual(&rows)).transpose()?;
-        let mut result = ZSet::new(rows, std::mem::take(&mut pairs.weights));
-        pairs.remembered.clear();
-        if let Some(mask) = mask {
-            result = result.filter(&mask)?;
+        let delta = Delta::new(&change, &self.sides[port].key, &self.key_codec, self.null_equals_null)?;
+        let counting = self.residual.is_some() && self.kind != JoinKind::Inner;
+        if counting {
+            let partners = self.count_partners(&delta, port, ctx, out)?;
+            self.give_changed(&delta, port, |row| partners.of_changed[row] > 0, out)?;
+            self.sides[port].remember(&delta, Some(&partners.of_changed))?;
+            self.give_turned_rows(1 - port, partners.of_remembered, out)
+        } else {
+            if self.kind.gives_pairs() {
+                self.pair(&delta, port, ctx, out)?;
+            }
+            self.give_by_key(&delta, port, out)?;
+            let turned = self.remember_by_key(&delta, port)?;
+            self.give_turned_keys(&delta, 1 - port, &turned, out)
         }
-        if !result.is_empty() {
-            joined.push(result);
-        }
-        Ok(())
+    }
+
+    /// True when rows of this side without partner are given only when they can have none any more.
+    fn waits(&self, port: usize) -> bool {
+        self.emit == Emit::OnClose && self.sides[port].time.drop.is_some()
+    }
+
+    /// The output rows of rows that leave on their own.
+    fn alone(
+        &self,
+        port: usize,
+        own: Vec<ArrayRef>,
+        weights: Vec<i64>,
+        marks: Option<BooleanArray>,
+    ) -> Result<ZSet> {
+        let rows = weights.len();
+        let columns = if self.kind.gives_pairs() {
+            let width = self.sides[0].width();
+            let others = if port == 0 { width..self.joined.fields().len() } else { 0..width };
+            let nulls: Vec<ArrayRef> =
+                others.map(|c| new_null_array(self.joined.field(c).data_type(), rows)).collect();
+            if port == 0 { [own, nulls].concat() } else { [nulls, own].concat() }
+        } else {
+            own.into_iter().chain(marks.map(|m| Arc::new(m) as ArrayRef)).collect()
+        };
+        Ok(ZSet::new(batch_of(&self.output, columns, rows)?, weights))
     }
 }
 
-impl Side {
-    fn new(schema: &SchemaRef, key: Vec<usize>) -> Result<Side> {
-        let rest: Vec<usize> = (0..schema.fields().len()).filter(|column| !key.contains(column)).collect();
-        let origin = (0..schema.fields().len())
-            .map(|column| match key.iter().position(|k| *k == column) {
-                Some(n) => Origin::Key(n),
-                None => {
-                    Origin::Rest(rest.iter().position(|r| *r == column).expect("a column is key or rest"))
-                }
-            })
-            .collect();
-        Ok(Side { rest_codec: RowCodec::for_columns(schema, &rest)?, key, rest, origin, rows: Bag::new() })
+/// The rows of a change whose partners are not gone.
+fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
+    if ctx.watermark_before == Watermark::MIN || change.is_empty() {
+        return Ok(change.clone());
     }
-
-    fn remember(&mut self, delta: &Delta<'_>) -> Result<()> {
-        let rest = self.rest_codec.encode_columns(delta.change.rows(), &self.rest)?;
-        for row in delta.rows() {
-            self.rows.add(delta.keys.get(row), rest.get(row), delta.change.weight(row));
-        }
-        Ok(())
+    let times = microseconds(change.rows().column(expiry.column))?;
+    let late = |time: Option<i64>| time.is_some_and(|t| expiry.expired(t, ctx.watermark_before));
+    if !late(arrow::compute::min(&times)) {
+        return Ok(change.clone());
     }
+    let mask: BooleanArray = times.iter().map(|time| Some(!late(time))).collect();
+    ctx.late_rows += mask.false_count() as u64;
+    change.filter(&mask)
 }
 
 impl Operator for Join {
@@ -234,29 +249,23 @@ impl Operator for Join {
         Arc::clone(&self.output)
     }
 
-    fn step(&mut self, inputs: &[ZSet], _ctx: &mut StepContext) -> Result<ZSet> {
-        let [left, right] = inputs else {
+    fn step(&mut self, inputs: &[ZSet], ctx: &mut StepContext) -> Result<ZSet> {
+        if inputs.len() != 2 {
             return Err(Error::Operator(format!("join takes two inputs, not {}", inputs.len())));
-        };
-        let mut joined = Vec::new();
-        if !left.is_empty() {
-            let delta = self.delta(left, &self.left.key)?;
-            self.probe(&delta, true, &mut joined)?;
-            self.left.remember(&delta)?;
         }
-        if !right.is_empty() {
-            let delta = self.delta(right, &self.right.key)?;
-            self.probe(&delta, false, &mut joined)?;
-            self.right.remember(&delta)?;
+        let mut out = Output::new();
+        for (port, change) in inputs.iter().enumerate() {
+            self.take_change(port, change, ctx, &mut out)?;
         }
-        ZSet::concat(&self.output, &joined)
+        if ctx.watermark != ctx.watermark_before {
+            self.drop_expired(ctx.watermark, &mut out)?;
+        }
+        ZSet::concat(&self.output, &out)
     }
 
     fn state_size(&self) -> StateSize {
-        StateSize {
-            rows: self.left.rows.len() + self.right.rows.len(),
-            bytes: self.left.rows.size_bytes() + self.right.rows.size_bytes(),
-        }
+        let [left, right] = &self.sides;
+        left.state_size() + right.state_size()
     }
 }
 

@@ -145,6 +145,7 @@ impl Lowering<'_> {
                 .chain(std::iter::repeat_n(None, spec.calls.len()))
                 .collect(),
             watermarks: input.watermarks.clone(),
+            delay_us: input.delay_us,
             closed: on_close || input.closed,
         };
         let text =
@@ -224,6 +225,7 @@ impl Lowering<'_> {
             key: Some((0..spec.keys.len()).collect()),
             time,
             watermarks: if event { input.watermarks.clone() } else { Default::default() },
+            delay_us: input.delay_us,
             closed: on_close || input.closed,
         };
         let hop = HopSpec {

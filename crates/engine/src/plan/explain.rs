@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{PlanKind, PlanNode, StreamPlan};
+use crate::operators::join::JoinKind;
 use crate::operators::{Emit, Expiry};
 
 /// One line per operator, indented by depth; shared inputs are printed where they are first read.
@@ -67,7 +68,34 @@ pub fn describe(node: &PlanNode) -> String {
             freed(spec.expiry)
         ),
         PlanKind::Join(spec) => {
-            format!("inner join keys={} state=both inputs, kept until the view is dropped", spec.on.len())
+            let kind = match spec.kind {
+                JoinKind::Inner if spec.on.is_empty() => "cross",
+                JoinKind::Inner => "inner",
+                JoinKind::Left => "left",
+                JoinKind::Right => "right",
+                JoinKind::Full => "full",
+                JoinKind::Semi => "semi",
+                JoinKind::Anti => "anti",
+                JoinKind::Mark => "mark",
+            };
+            let mut text = format!("{kind} join keys={}", spec.on.len());
+            if let Some(residual) = &spec.residual {
+                let _ = write!(text, " filter=[{residual}]");
+            }
+            let until = |side: usize| spec.time[side].drop.map(|e| e.add_us);
+            text.push_str(" state=both inputs");
+            match (until(0), until(1)) {
+                (Some(left), Some(right)) => {
+                    let _ = write!(
+                        text,
+                        ", freed when the watermark is {} past a row of the left and {} past one of the right",
+                        seconds(left),
+                        seconds(right)
+                    );
+                }
+                _ => text.push_str(", kept until the view is dropped"),
+            }
+            text
         }
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
@@ -85,4 +113,8 @@ fn freed(expiry: Option<Expiry>) -> &'static str {
         Some(_) => ", freed when the watermark closes the window",
         None => ", kept until the view is dropped",
     }
+}
+
+fn seconds(us: i64) -> String {
+    format!("{} s", us as f64 / 1e6)
 }

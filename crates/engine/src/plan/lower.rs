@@ -12,7 +12,7 @@ use sql::window_tvf::WindowTvf;
 use sql::{RelationId, SqlError};
 
 use super::{MapSpec, NodeIndex, PlanKind, PlanNode, Properties, StreamPlan, TimeKind, physical};
-use crate::operators::Emit;
+use crate::operators::{Emit, Expiry};
 
 #[derive(Clone, Copy, Debug)]
 pub struct LowerOptions {
@@ -285,6 +285,7 @@ impl<'a> Lowering<'a> {
             }
             properties.append_only &= node.properties.append_only;
             properties.closed &= node.properties.closed;
+            properties.delay_us = properties.delay_us.max(node.properties.delay_us);
             properties.watermarks.extend(node.properties.watermarks.iter().copied());
             let from = Arc::clone(&node.schema);
             let expressions = (0..from.fields().len())
@@ -346,10 +347,16 @@ impl<'a> Lowering<'a> {
             )
             .with_hint("group by window_start or window_end over a column with WATERMARK FOR, or leave the clause out"));
         };
+        self.buffer(root, expiry)
+    }
+
+    /// Holds rows back until the watermark passes; what comes out is final.
+    pub(super) fn buffer(&mut self, input: NodeIndex, expiry: Expiry) -> Result<NodeIndex, SqlError> {
+        let node = &self.nodes[input];
         let (schema, mut properties) = (Arc::clone(&node.schema), node.properties.clone());
         properties.closed = true;
         let text = format!("buffer {expiry:?}");
-        Ok(self.add(PlanKind::Buffer(expiry), text, vec![root], schema, properties))
+        Ok(self.add(PlanKind::Buffer(expiry), text, vec![input], schema, properties))
     }
 
     /// Drops what the root does not reach.
@@ -407,7 +414,7 @@ pub(super) fn plain_column(expression: &Arc<dyn PhysicalExpr>) -> Option<usize> 
     (expression.as_ref() as &dyn std::any::Any).downcast_ref::<Column>().map(Column::index)
 }
 
-fn columns_of(expression: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
+pub(super) fn columns_of(expression: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
     datafusion::physical_expr::utils::collect_columns(expression).iter().map(Column::index).collect()
 }
 

@@ -160,6 +160,7 @@ impl Lowering<'_> {
                 key,
                 time,
                 watermarks: properties.watermarks,
+                delay_us: properties.delay_us,
                 closed: on_close || properties.closed,
             },
         );

@@ -203,8 +203,9 @@ impl Table {
     pub fn query(&self, other: &Table, rng: &mut Rng) -> String {
         let t = &self.name;
         let filter = if rng.bool() { format!(" WHERE {}", self.condition(rng)) } else { String::new() };
-        let shapes = if self.events { 11 } else { 8 };
+        let shapes = if self.events { 12 } else { 9 };
         match rng.u8(..shapes) {
+            8 => self.join(other, rng),
             0 => {
                 let columns = self.all_columns().join(", ");
                 format!(
@@ -262,7 +263,7 @@ impl Table {
                     rng.u8(1..5)
                 )
             }
-            8 => {
+            9 => {
                 let window = [
                     "TUMBLE({t}, ts, INTERVAL '1 minute')",
                     "TUMBLE({t}, ts, INTERVAL '5 minutes', INTERVAL '30 seconds')",
@@ -273,7 +274,7 @@ impl Table {
                     self.aggregates(rng, "")
                 )
             }
-            9 => {
+            10 => {
                 let window =
                     format!("HOP({t}, ts, INTERVAL '30 seconds', INTERVAL '{} seconds')", 30 * rng.u8(1..8));
                 let key = self.keys(rng).remove(0);
@@ -289,6 +290,48 @@ impl Table {
                     self.aggregates(rng, "")
                 )
             }
+        }
+    }
+
+    /// A join of any kind with another table, on equal keys, on any predicate, or both.
+    fn join(&self, other: &Table, rng: &mut Rng) -> String {
+        let (t, u) = (&self.name, &other.name);
+        let (mine, theirs) = (&self.columns[0].0, &other.columns[0].0);
+        let on = match rng.u8(..5) {
+            0 => "l.k = r.k AND l.k % 3 <> 1".to_string(),
+            1 => format!("l.k = r.k AND (r.{theirs} IS NULL OR l.{mine} IS NOT NULL)"),
+            2 => "l.k < r.k AND l.k > r.k - 3".to_string(),
+            3 => "l.k IS NOT DISTINCT FROM r.k".to_string(),
+            _ => "l.k = r.k".to_string(),
+        };
+        let filter = if rng.bool() { format!(" AND {}", self.condition(rng)) } else { String::new() };
+        match rng.u8(..9) {
+            kind @ 0..=3 => {
+                let kind = ["LEFT", "RIGHT", "FULL", "INNER"][kind as usize];
+                // Not every predicate can be asked of a full join by the batch engine's planner.
+                format!(
+                    "SELECT l.k AS a, l.{mine} AS x, r.k AS b, r.{theirs} AS y FROM {t} l {kind} JOIN {u} r ON {on}"
+                )
+            }
+            4 => format!(
+                "SELECT l.k, l.{mine} FROM {t} l WHERE EXISTS (SELECT 1 FROM {u} r WHERE {on}){filter}"
+            ),
+            5 => format!(
+                "SELECT l.k, l.{mine} FROM {t} l WHERE NOT EXISTS (SELECT 1 FROM {u} r WHERE {on}){filter}"
+            ),
+            6 => {
+                let not = if rng.bool() { "NOT " } else { "" };
+                let some = if rng.bool() { " WHERE k > 2" } else { "" };
+                let x = ["k % 4", "NULLIF(k % 4, 1)"][rng.usize(..2)];
+                let y = ["k % 5", "NULLIF(k % 5, 4)", "k % 5 + NULLIF(k, 3) - k"][rng.usize(..3)];
+                format!("SELECT k, {mine} FROM {t} WHERE {x} {not}IN (SELECT {y} FROM {u}{some}){filter}")
+            }
+            7 => format!(
+                "SELECT l.k, r.k AS other FROM {t} l CROSS JOIN (SELECT DISTINCT k FROM {u}) r WHERE l.k <= 4"
+            ),
+            _ => format!(
+                "SELECT k, {mine} FROM {t} l WHERE k = 3 OR EXISTS (SELECT 1 FROM {u} r WHERE r.k = l.k AND r.{theirs} IS NOT NULL)"
+            ),
         }
     }
 }

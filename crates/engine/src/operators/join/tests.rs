@@ -27,6 +27,9 @@ fn output_schema() -> SchemaRef {
 
 fn join(null_equals_null: bool, residual: Option<Residual>) -> Join {
     Join::new(JoinSpec {
+        kind: JoinKind::Inner,
+        time: Default::default(),
+        emit: Emit::Updating,
         left: left_schema(),
         right: right_schema(),
         on: vec![(0, 1)],
@@ -115,6 +118,9 @@ fn empty_inputs_change_nothing() {
 #[test]
 fn a_cross_join_has_no_key() {
     let mut cross = Join::new(JoinSpec {
+        kind: JoinKind::Inner,
+        time: Default::default(),
+        emit: Emit::Updating,
         left: left_schema(),
         right: right_schema(),
         on: vec![],
@@ -133,6 +139,9 @@ fn key_columns_may_repeat_and_be_the_whole_row() {
     let output: SchemaRef =
         Arc::new(Schema::new([schema.fields().to_vec(), schema.fields().to_vec()].concat()));
     let mut join = Join::new(JoinSpec {
+        kind: JoinKind::Inner,
+        time: Default::default(),
+        emit: Emit::Updating,
         left: Arc::clone(&schema),
         right: schema,
         on: vec![(0, 0), (1, 0)],
@@ -151,7 +160,7 @@ fn key_columns_may_repeat_and_be_the_whole_row() {
 fn a_hot_key_is_joined_in_bounded_pieces() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static LARGEST: AtomicUsize = AtomicUsize::new(0);
-    let residual: Residual = Box::new(|rows| {
+    let residual: Residual = Box::new(|rows, _| {
         LARGEST.fetch_max(rows.num_rows(), Ordering::Relaxed);
         let a = rows.column(1).as_primitive::<Int64Type>();
         Ok(lt(a, &Int64Array::new_scalar(1))?)
@@ -168,6 +177,9 @@ fn a_hot_key_is_joined_in_bounded_pieces() {
 #[test]
 fn key_types_must_agree() {
     let spec = JoinSpec {
+        kind: JoinKind::Inner,
+        time: Default::default(),
+        emit: Emit::Updating,
         left: left_schema(),
         right: right_schema(),
         on: vec![(0, 0)],
@@ -189,7 +201,7 @@ fn equals_the_nested_loop_join() {
         let with_residual = random.bool();
         let residual = || -> Option<Residual> {
             with_residual.then(|| -> Residual {
-                Box::new(|rows| {
+                Box::new(|rows, _| {
                     Ok(lt(rows.column(1).as_primitive::<Int64Type>(), &Int64Array::new_scalar(2))?)
                 })
             })
@@ -245,3 +257,6 @@ fn equals_the_nested_loop_join() {
         assert_eq!(join.state_size().rows, kept, "seed {seed}");
     }
 }
+
+mod kinds;
+mod time;
