@@ -13,6 +13,7 @@ mod explain;
 mod expression;
 mod join;
 mod lower;
+mod match_recognize;
 mod top_n;
 mod window;
 
@@ -27,6 +28,7 @@ use sql::RelationId;
 pub use explain::{describe, explain};
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
+pub use match_recognize::MatchPlan;
 
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
@@ -72,6 +74,7 @@ pub enum PlanKind {
     HopAggregate(Arc<AggregateSpec>, HopSpec),
     TopN(Arc<TopNPlan>),
     Join(Arc<JoinPlan>),
+    MatchRecognize(Arc<MatchPlan>),
     Union,
     /// EMIT ON WINDOW CLOSE without aggregation.
     Buffer(Expiry),

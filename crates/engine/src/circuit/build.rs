@@ -14,6 +14,8 @@ use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec};
+use crate::operators::match_recognize::MatchRecognize;
+use crate::operators::match_recognize::updating::UpdatingMatchRecognize;
 use crate::operators::temporal_buffer::TemporalBuffer;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
@@ -186,6 +188,16 @@ impl Circuit {
                     })?))
                 })?
             }
+            PlanKind::MatchRecognize(spec) => {
+                let keys = vec![spec.compiled.pattern.partition_by.clone()];
+                self.sharded(keys, || {
+                    let compiled = Arc::clone(&spec.compiled);
+                    Ok(match spec.expiry {
+                        Some(_) => Box::new(MatchRecognize::new(compiled)?),
+                        None => Box::new(UpdatingMatchRecognize::new(compiled)?),
+                    })
+                })?
+            }
             PlanKind::Buffer(expiry) => {
                 Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
             }
@@ -267,6 +279,8 @@ fn late_probe(plan: &PlanNode) -> Option<LateProbe> {
         PlanKind::Aggregate(spec) => spec.expiry.map(LateProbe::expiry),
         PlanKind::TopN(spec) => spec.expiry.map(LateProbe::expiry),
         PlanKind::Buffer(expiry) => Some(LateProbe::expiry(*expiry)),
+        // The buffer below lets no late row through; the watermark is what the operator needs.
+        PlanKind::MatchRecognize(spec) => spec.expiry.map(LateProbe::expiry),
         PlanKind::HopAggregate(_, hop) if !plan.properties.watermarks.is_empty() => Some(LateProbe {
             column: hop.time_column,
             grid: Some(Grid { period_us: hop.slide_us, offset_us: hop.offset_us }),

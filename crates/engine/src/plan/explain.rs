@@ -69,6 +69,7 @@ pub fn describe(node: &PlanNode) -> String {
         PlanKind::Join(spec) => {
             format!("inner join keys={} state=both inputs, kept until the view is dropped", spec.on.len())
         }
+        PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
     };
