@@ -42,6 +42,7 @@ use crate::{Result, SqlError};
 /// Functions whose value changes while the rows stay: `now()`, `random()` and the like.
 pub fn optimize_for_streaming(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     check_deterministic(&plan)?;
+    check_scalar_subqueries(&plan)?;
     let mut options = state.config_options().as_ref().clone();
     // Subqueries become joins, which the engine maintains, instead of values computed once.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
@@ -123,6 +124,29 @@ pub(super) fn refuse_clock(expr: &Expr, place: &str) -> Result<()> {
         Some(name) => Err(SqlError::unsupported(format!("{name}() in {place} is not supported"))
             .with_hint("what matches depends on the rows alone; use the rows' own time")),
     }
+}
+
+/// A subquery used as a value becomes a join, which would multiply rows where the value is not one.
+fn check_scalar_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarSubquery(subquery) = expr {
+                    found |= subquery.subquery.max_rows().is_none_or(|rows| rows > 1);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    visited.map_err(|error| from_datafusion(error, ""))?;
+    if !found {
+        return Ok(());
+    }
+    Err(SqlError::unsupported("a subquery used as a value may give more than one row in a materialized view")
+        .with_hint(
+            "make it one row with an aggregate, as in (SELECT max(x) FROM t), or join the table instead",
+        ))
 }
 
 fn is_clock_or_random(name: &str, volatility: Volatility) -> bool {
