@@ -14,6 +14,7 @@ mod expression;
 mod interval_join;
 mod join;
 mod lower;
+mod match_recognize;
 mod top_n;
 mod window;
 
@@ -28,6 +29,7 @@ use sql::RelationId;
 pub use explain::{describe, explain};
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
+pub use match_recognize::MatchPlan;
 
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
@@ -74,6 +76,7 @@ pub enum PlanKind {
     HopAggregate(Arc<AggregateSpec>, HopSpec),
     TopN(Arc<TopNPlan>),
     Join(Arc<JoinPlan>),
+    MatchRecognize(Arc<MatchPlan>),
     Union,
     /// EMIT ON WINDOW CLOSE without aggregation.
     Buffer(Expiry),

@@ -1,8 +1,8 @@
 //! SQL without state: dialect, catalog, binding and planning.
 //!
 //! In reading order: errors with position and SQLSTATE, what a statement may be ([`Statement`]),
-//! the parser of the dialect, the catalog, the window table functions, and the planner that binds a
-//! query with DataFusion.
+//! the parser of the dialect, the catalog, the window table functions, row pattern matching, and the
+//! planner that binds a query with DataFusion.
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
+pub mod match_recognize;
 pub mod parser;
 pub mod planner;
 pub mod statement;
@@ -21,6 +22,7 @@ pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
+pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{
     PlannerConfig, bind_expr, bind_query, bind_statement, bind_table, checked_physical_expr, from_datafusion,

@@ -16,6 +16,7 @@ mod copy;
 mod create_table;
 mod create_view;
 mod errors;
+pub(crate) mod match_recognize;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -92,6 +93,7 @@ impl<'a> StatementParser<'a> {
         let mut tokens = statement.tokens;
         let emit_on_window_close = tokens::strip_emit_on_window_close(&mut tokens);
         let tokens = tokens::rewrite_query(tokens, &positions)?;
+        let tokens = match_recognize::rewrite(tokens, &positions)?;
         Ok(StatementParser {
             parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone()),
             tokens,

@@ -8,6 +8,7 @@
 mod checked;
 mod definitions;
 mod errors;
+mod match_recognize;
 mod relations;
 mod streaming;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use self::checked::checked_physical_expr;
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
 pub use self::streaming::optimize_for_streaming;
+use crate::match_recognize::MatchRecognizePlanner;
 use crate::types::DialectTypes;
 use crate::window_tvf::WindowTvfPlanner;
 use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, functions, suggest};
@@ -74,7 +76,10 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
     let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(session)
         .with_runtime_env(Arc::clone(&config.runtime))
-        .with_relation_planners(vec![Arc::new(relations::WindowRelations)])
+        .with_relation_planners(vec![
+            Arc::new(relations::WindowRelations),
+            Arc::new(match_recognize::MatchRelations),
+        ])
         .with_type_planner(Arc::new(DialectTypes))
         .with_query_planner(Arc::new(BatchPlanner))
         .with_analyzer_rule(Arc::new(checked::ConstantArithmetic));
@@ -145,8 +150,12 @@ fn function_hint(state: &SessionState, message: &str) -> Option<String> {
 /// Lets joins and row multipliers yield between batches: they can make billions of rows out of one input batch
 /// without ever reading another, and a query that never yields can't be cancelled.
 fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let multiplies =
-        |name: &str| name.contains("Join") || name.contains("Unnest") || name.contains("WindowTvf");
+    let multiplies = |name: &str| {
+        name.contains("Join")
+            || name.contains("Unnest")
+            || name.contains("WindowTvf")
+            || name.contains("MatchRecognize")
+    };
     let plan = plan.transform_up(|node| {
         if multiplies(node.name()) {
             return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
@@ -167,9 +176,12 @@ impl QueryPlanner for BatchPlanner {
         logical_plan: &LogicalPlan,
         session: &dyn Session,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let plan = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowTvfPlanner)])
-            .create_physical_plan(logical_plan, session)
-            .await?;
+        let plan = DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(WindowTvfPlanner),
+            Arc::new(MatchRecognizePlanner),
+        ])
+        .create_physical_plan(logical_plan, session)
+        .await?;
         cooperative(checked::checked_plan(plan)?)
     }
 }

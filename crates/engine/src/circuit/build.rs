@@ -16,6 +16,8 @@ use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
+use crate::operators::match_recognize::MatchRecognize;
+use crate::operators::match_recognize::updating::UpdatingMatchRecognize;
 use crate::operators::temporal_buffer::TemporalBuffer;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
@@ -200,6 +202,16 @@ impl Circuit {
                     })?))
                 })?
             }
+            PlanKind::MatchRecognize(spec) => {
+                let keys = vec![spec.compiled.pattern.partition_by.clone()];
+                self.sharded(keys, || {
+                    let compiled = Arc::clone(&spec.compiled);
+                    Ok(match spec.expiry {
+                        Some(_) => Box::new(MatchRecognize::new(compiled)?),
+                        None => Box::new(UpdatingMatchRecognize::new(compiled)?),
+                    })
+                })?
+            }
             PlanKind::Buffer(expiry) => {
                 Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
             }
@@ -282,6 +294,8 @@ fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
         PlanKind::Aggregate(spec) => only(spec.expiry),
         PlanKind::TopN(spec) => only(spec.expiry),
         PlanKind::Buffer(expiry) => only(Some(*expiry)),
+        // The buffer below lets no late row through; the watermark is what the operator needs.
+        PlanKind::MatchRecognize(spec) => only(spec.expiry),
         PlanKind::HopAggregate(_, hop) if !plan.properties.watermarks.is_empty() => vec![LateProbe {
             port: 0,
             column: hop.time_column,

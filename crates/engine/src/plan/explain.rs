@@ -97,6 +97,7 @@ pub fn describe(node: &PlanNode) -> String {
             }
             text
         }
+        PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
     };

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use sql::window_tvf::WindowTvf;
-use sql::{RelationId, SqlError};
+use sql::{MatchRecognize, RelationId, SqlError};
 
 use super::{MapSpec, NodeIndex, PlanKind, PlanNode, Properties, StreamPlan, TimeKind, physical};
 use crate::operators::{Emit, Expiry};
@@ -121,10 +121,15 @@ impl<'a> Lowering<'a> {
             // The order of a view's rows is not kept; a reader orders them.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.lower(&sort.input),
             LogicalPlan::Sort(sort) => self.top_n_of_sort(sort, 0, sort.fetch.unwrap_or(usize::MAX)),
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-                Some(window) => self.window_tvf(window),
-                None => Err(unsupported(extension.node.name())),
-            },
+            LogicalPlan::Extension(extension) => {
+                if let Some(window) = WindowTvf::from_extension(extension) {
+                    self.window_tvf(window)
+                } else if let Some(pattern) = MatchRecognize::from_extension(extension) {
+                    self.match_recognize(pattern)
+                } else {
+                    Err(unsupported(extension.node.name()))
+                }
+            }
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
                 Err(SqlError::unsupported("a materialized view over constant rows is not supported")
                     .with_hint("read from a table, or use CREATE VIEW, which is computed when it is read"))

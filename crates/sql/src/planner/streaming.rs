@@ -106,6 +106,25 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
+/// Refuses a function whose value changes while the rows stay.
+pub(super) fn refuse_clock(expr: &Expr, place: &str) -> Result<()> {
+    let mut found = None;
+    let visited = expr.apply(|expr| {
+        if let Expr::ScalarFunction(function) = expr
+            && is_clock_or_random(function.func.name(), function.func.signature().volatility)
+        {
+            found = Some(function.func.name().to_string());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map_err(|error| from_datafusion(error, ""))?;
+    match found {
+        None => Ok(()),
+        Some(name) => Err(SqlError::unsupported(format!("{name}() in {place} is not supported"))
+            .with_hint("what matches depends on the rows alone; use the rows' own time")),
+    }
+}
+
 fn is_clock_or_random(name: &str, volatility: Volatility) -> bool {
     const CLOCK: [&str; 4] = ["now", "current_date", "current_time", "current_timestamp"];
     volatility == Volatility::Volatile || CLOCK.contains(&name)
