@@ -3,6 +3,7 @@
 mod engine {
     mod generate;
     mod harness;
+    mod match_recognize;
     mod oracle;
     mod slt;
     mod statements;

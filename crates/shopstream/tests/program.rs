@@ -4,4 +4,5 @@ mod program {
     mod data;
     mod kill;
     mod server;
+    mod tutorial;
 }

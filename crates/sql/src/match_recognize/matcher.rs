@@ -80,7 +80,7 @@ impl Partition {
 #[derive(Debug)]
 pub struct Matcher {
     compiled: Arc<Compiled>,
-    rows: Rows,
+    pub(super) rows: Rows,
     scratch: Scratch,
 }
 

@@ -183,12 +183,21 @@ impl<'a> Binder<'a> {
             parsed::Skip::ToFirst(name) => Skip::ToFirst(self.set(name, "AFTER MATCH SKIP")?),
             parsed::Skip::ToLast(name) => Skip::ToLast(self.set(name, "AFTER MATCH SKIP")?),
         };
-        let names = self
+        let names: Vec<String> = self
             .columns
             .iter()
             .map(|expr| match expr {
                 Expr::Column(column) => column.name.clone(),
                 other => other.schema_name().to_string(),
+            })
+            .collect();
+        // Columns keep their names where they can, because late_rows shows them.
+        let named: Vec<Expr> = (0..names.len())
+            .map(|n| {
+                let plain = matches!(self.columns[n], Expr::Column(_));
+                let unique = names.iter().filter(|name| **name == names[n]).count() == 1;
+                let name = if plain && unique { names[n].clone() } else { format!("__column_{n}") };
+                self.columns[n].clone().alias(name)
             })
             .collect();
         let pattern = RowPattern {
@@ -205,8 +214,7 @@ impl<'a> Binder<'a> {
             skip,
             within_us: clauses.within.map(|(us, _)| us),
         };
-        let named = self.columns.into_iter().enumerate().map(|(n, expr)| expr.alias(format!("__column_{n}")));
-        let input = LogicalPlanBuilder::from(self.input).project(named.collect::<Vec<_>>())?.build()?;
+        let input = LogicalPlanBuilder::from(self.input).project(named)?.build()?;
         let node = MatchRecognize::try_new(input, Arc::new(pattern)).map_err(|error| {
             let text = error.strip_backtrace();
             let text = text.strip_prefix("Error during planning: ").unwrap_or(&text).to_string();
