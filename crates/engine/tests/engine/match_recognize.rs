@@ -137,10 +137,7 @@ fn stream_case(seed: u64) {
     // beginnings wait for the row after it.
     db.run("INSERT INTO e VALUES (-1, 77, 9, to_timestamp(5000))");
     db.run("INSERT INTO e VALUES (-2, 78, 9, to_timestamp(9000))");
-    let late = db.run(
-        "SELECT id FROM e WHERE id NOT IN (SELECT (\"row\"::json->>'id')::int FROM late_rows) ORDER BY id",
-    );
-    let on_time = format!("(SELECT * FROM e WHERE id IN ({}) AND id <> -2)", late.join(", "));
+    let on_time = format!("(SELECT * FROM e WHERE id NOT IN ({}))", late_ids(&db).join(", "));
     for (n, query) in queries.iter().enumerate() {
         let batch = query.replace("FROM e MATCH", &format!("FROM {on_time} MATCH"));
         let (view, batch) = (db.run(&format!("SELECT * FROM v{n}")), db.run(&batch));
@@ -152,6 +149,17 @@ fn stream_case(seed: u64) {
         assert_eq!(db.run(&format!("SELECT * FROM v{n}")), live, "seed {seed}, view {n} after a restart");
     }
     suspended_none(&db, seed);
+}
+
+/// Ids of the late rows, and of the one that moved time on.
+fn late_ids(db: &Harness) -> Vec<String> {
+    let mut ids = vec!["-2".to_string()];
+    for row in db.run("SELECT \"row\" FROM late_rows") {
+        let (_, rest) = row.split_once("\"id\":").unwrap_or_else(|| panic!("a late row has its id: {row}"));
+        let id: String = rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+        ids.push(id);
+    }
+    ids
 }
 
 /// Over rows that change, the view is its query at every tick.

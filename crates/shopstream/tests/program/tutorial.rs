@@ -156,12 +156,7 @@ fn access_log(folder: &Path) -> String {
         let mut request = rest.split(' ');
         let (method, url) = (request.next().unwrap(), request.next().unwrap());
         // 17/May/2015:10:05:03 +0000
-        let time = format!(
-            "2015-05-{} {}{}",
-            &time[..2],
-            &time[12..20],
-            time[20..].replace(" +0000", "+00")
-        );
+        let time = format!("2015-05-{} {}{}", &time[..2], &time[12..20], time[20..].replace(" +0000", "+00"));
         csv.push_str(&format!("{ip},{time},{method},\"{}\"\n", url.replace('"', "\"\"")));
     }
     csv

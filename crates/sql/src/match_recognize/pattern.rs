@@ -93,6 +93,12 @@ impl Pattern {
     }
 }
 
+/// # Errors
+/// When the pattern, written out, is too large.
+pub(crate) fn check_size(pattern: &Pattern, variables: &[String]) -> datafusion::common::Result<()> {
+    super::program::Program::compile(pattern, variables).map(|_| ())
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |parts: &[Pattern], separator: &str| {

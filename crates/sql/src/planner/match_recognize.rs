@@ -26,7 +26,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::relations::located;
 use crate::match_recognize::{
-    Anchor, MatchRecognize, RowPattern, RowsPerMatch, Skip, Term, VARIABLES_MAX, Value, VariableSet,
+    Anchor, MatchRecognize, RowPattern, RowsPerMatch, Skip, Term, VARIABLES_MAX, Value, VariableSet, pattern,
 };
 use crate::parser::match_recognize::{self as parsed, FINAL, FUNCTION, MatchClauses, RUNNING};
 use crate::types::name_of;
@@ -183,6 +183,12 @@ impl<'a> Binder<'a> {
             parsed::Skip::ToFirst(name) => Skip::ToFirst(self.set(name, "AFTER MATCH SKIP")?),
             parsed::Skip::ToLast(name) => Skip::ToLast(self.set(name, "AFTER MATCH SKIP")?),
         };
+        if let Err(error) = pattern::check_size(&clauses.pattern, &self.variables) {
+            let text = error.strip_backtrace();
+            let text = text.strip_prefix("Error during planning: ").unwrap_or(&text).to_string();
+            let error = SqlError::new(SqlState::ConfigurationLimitExceeded, text);
+            return Err(located(error, clauses.pattern_span));
+        }
         let names: Vec<String> = self
             .columns
             .iter()
@@ -405,6 +411,7 @@ impl<'a> Binder<'a> {
     /// An expression over the columns of one row: the variables it is about, and the projection's column.
     fn row_value(&mut self, mut expr: ast::Expr) -> Result<(VariableSet, usize)> {
         let span = expr.span();
+        let written = expr.to_string();
         let mut qualifiers = Qualifiers { sets: &self.sets, context: &*self.context, found: Vec::new() };
         if let ControlFlow::Break(error) = VisitMut::visit(&mut expr, &mut qualifiers) {
             return Err(error);
@@ -417,7 +424,7 @@ impl<'a> Binder<'a> {
             _ => {
                 let error = SqlError::new(
                     SqlState::InvalidDefinition,
-                    format!("{expr} is about rows of several pattern variables"),
+                    format!("{written} is about rows of several pattern variables"),
                 );
                 let hint = "columns inside one function take the same variable: LAST(a.x) + LAST(b.x)";
                 return Err(located(error.with_hint(hint), span));
