@@ -101,13 +101,12 @@ fn stream_case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut db = Harness::new(1 + rng.usize(..3));
     db.run(EVENTS);
-    let queries: Vec<String> = (0..4).map(|_| query(&mut rng, true)).collect();
+    let queries: Vec<String> = (0..12).map(|_| query(&mut rng, true)).collect();
     let create = |db: &Harness, n: usize| {
         db.run(&format!("CREATE MATERIALIZED VIEW v{n} AS {}", queries[n]));
     };
-    // Two views before the rows, one in the middle, one after them.
-    create(&db, 0);
-    create(&db, 1);
+    // Most views before the rows, some in the middle, some after them.
+    (0..6).for_each(|n| create(&db, n));
     let (mut second, mut id) = (0, 0);
     for round in 0..12 {
         let rows: Vec<String> = (0..rng.usize(1..8))
@@ -126,13 +125,13 @@ fn stream_case(seed: u64) {
             .collect();
         db.run(&format!("INSERT INTO e VALUES {}", rows.join(", ")));
         if round == 5 {
-            create(&db, 2);
+            (6..9).for_each(|n| create(&db, n));
         }
         if rng.u8(..6) == 0 {
             db.restart();
         }
     }
-    create(&db, 3);
+    (9..12).for_each(|n| create(&db, n));
     // A row of a partition of its own moves time on. Without PARTITION BY it is a row like the others, so the last
     // beginnings wait for the row after it.
     db.run("INSERT INTO e VALUES (-1, 77, 9, to_timestamp(5000))");
@@ -143,7 +142,7 @@ fn stream_case(seed: u64) {
         let (view, batch) = (db.run(&format!("SELECT * FROM v{n}")), db.run(&batch));
         assert_eq!(view, batch, "seed {seed}, view {n}: {query}");
     }
-    let live: Vec<Vec<String>> = (0..4).map(|n| db.run(&format!("SELECT * FROM v{n}"))).collect();
+    let live: Vec<Vec<String>> = (0..12).map(|n| db.run(&format!("SELECT * FROM v{n}"))).collect();
     db.restart();
     for (n, live) in live.into_iter().enumerate() {
         assert_eq!(db.run(&format!("SELECT * FROM v{n}")), live, "seed {seed}, view {n} after a restart");
@@ -172,7 +171,7 @@ fn changing_case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut db = Harness::new(1 + rng.usize(..3));
     db.run(KEYED);
-    let queries: Vec<String> = (0..3)
+    let queries: Vec<String> = (0..8)
         .map(|_| {
             let within = rng.bool();
             query(&mut rng, within)
@@ -258,6 +257,26 @@ fn a_pattern_with_too_many_ways_stops_its_view_and_nothing_else() {
     let status = db.database().status();
     let reason = status.views["heavy"].suspended.clone().expect("it is suspended");
     assert!(reason.contains("more than 10000 ways"), "{reason}");
+}
+
+/// The examples of the docs run in their order.
+#[test]
+fn the_examples_of_the_docs_run() {
+    let db = Harness::new(1);
+    let page = include_str!("../../../../docs/reference/pattern-matching.md");
+    let examples: Vec<&str> =
+        page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        db.run(example);
+    }
+    db.run("INSERT INTO order_events VALUES (1, 'create', '2024-01-01 10:00:00+00'), (2, 'create', '2024-01-01 10:00:00+00'), (1, 'pay', '2024-01-01 10:01:00+00')");
+    db.run("INSERT INTO order_events VALUES (9, 'note', '2024-01-03 10:00:00+00')");
+    assert_eq!(db.run("SELECT order_id FROM unpaid"), ["2"]);
+    assert_eq!(
+        db.run("SELECT order_id, reached, timed_out FROM progress"),
+        ["1 | paid | true", "2 | created | true"]
+    );
 }
 
 #[test]
