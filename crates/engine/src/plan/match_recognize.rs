@@ -48,6 +48,7 @@ impl Lowering<'_> {
                 key: None,
                 time: vec![None; width],
                 watermarks: properties.watermarks,
+                delay_us: properties.delay_us,
                 closed: expiry.is_some(),
             },
         ))
