@@ -526,6 +526,11 @@ async fn mistakes_are_named_with_their_place() {
         ("ORDER BY n MEASURES p AS x, n AS x PATTERN (a b)", "42701", "gives two columns of the name \"x\""),
         ("ORDER BY n AFTER MATCH SKIP TO LAST z PATTERN (a b)", "42704", "which is not in PATTERN"),
         ("ORDER BY n PATTERN (a{3,2})", "22023", "quantifier {3,2} matches nothing"),
+        (
+            "ORDER BY n PATTERN (PERMUTE(a, b, c, d, e, f, g))",
+            "53400",
+            "PERMUTE takes at most 6 elements, not 7",
+        ),
         ("ORDER BY n PATTERN (((a{100}){100}){100})", "53400", "PATTERN is too large"),
     ];
     for (body, code, message) in cases {
