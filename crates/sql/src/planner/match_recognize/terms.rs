@@ -138,7 +138,7 @@ impl Extraction<'_, '_> {
         let term = match name {
             "prev" | "next" | "first" | "last" => self.navigation(name, function, is_final, span)?,
             "classifier" => {
-                let (set, _) = self.classifier(function, span)?;
+                let set = self.classifier(function, span)?;
                 Term::Row { value: Value::Classifier, anchor: self.last(set, 0, is_final), offset: 0 }
             }
             "match_number" => Term::MatchNumber,
@@ -204,7 +204,7 @@ impl Extraction<'_, '_> {
         }
         let (set, value) = match &argument {
             ast::Expr::Function(inner) if inner.name.to_string().eq_ignore_ascii_case("classifier") => {
-                (self.classifier(inner, span)?.0, Value::Classifier)
+                (self.classifier(inner, span)?, Value::Classifier)
             }
             _ => {
                 let (set, column) = self.binder.row_value(argument)?;
@@ -218,12 +218,13 @@ impl Extraction<'_, '_> {
         Ok(Term::Row { value, anchor, offset: 0 })
     }
 
-    fn classifier(&self, function: &ast::Function, span: Span) -> Result<(VariableSet, ())> {
+    /// The variables that CLASSIFIER looks at.
+    fn classifier(&self, function: &ast::Function, span: Span) -> Result<VariableSet> {
         let arguments = arguments(function);
         match arguments.as_slice() {
-            [] => Ok((self.binder.all(), ())),
+            [] => Ok(self.binder.all()),
             [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Identifier(name)))] => {
-                Ok((self.binder.set(name, "CLASSIFIER")?, ()))
+                self.binder.set(name, "CLASSIFIER")
             }
             _ => {
                 let error = SqlError::new(SqlState::SyntaxError, "CLASSIFIER takes at most one variable");
