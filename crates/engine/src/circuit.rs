@@ -5,6 +5,7 @@
 
 mod build;
 mod expand;
+mod late;
 mod shard;
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
 use dataflow::{Operator, StateSize, StepContext, Tick, Watermark, ZSet};
 use rayon::prelude::*;
@@ -23,6 +24,8 @@ use crate::watermarks::{GroupIndex, Watermarks};
 use shard::Sharded;
 
 pub use build::LateProbe;
+use late::LateInput;
+pub use late::LateRows;
 
 /// Number of a node in the circuit.
 pub type NodeId = usize;
@@ -75,7 +78,6 @@ enum Computation {
 pub struct StepResult {
     /// Output of every node that computed something, by node number.
     pub outputs: HashMap<NodeId, ZSet>,
-    /// Rows that an operator ignored because their window is closed.
     pub late: Vec<LateRows>,
     pub errors: Vec<StepErrors>,
     /// Views that stopped in this step, and why.
@@ -87,13 +89,6 @@ pub struct StepErrors {
     pub views: Vec<RelationId>,
     pub samples: Vec<String>,
     pub total: u64,
-}
-
-pub struct LateRows {
-    pub views: Vec<RelationId>,
-    pub tables: Vec<RelationId>,
-    pub rows: RecordBatch,
-    pub watermark: Watermark,
 }
 
 impl Circuit {
@@ -125,6 +120,7 @@ impl Circuit {
         watermarks: &Watermarks,
     ) -> StepResult {
         let mut result = StepResult::default();
+        let mut late = Vec::new();
         let rows: usize = inputs.values().map(ZSet::len).sum();
         let levels = self.live().map(|(_, n)| n.level).max().map_or(0, |l| l + 1);
         let pool = self.pool.clone().filter(|_| rows >= PARALLEL_ROWS_MIN);
@@ -154,12 +150,14 @@ impl Circuit {
                         total: task.context.errors_total,
                     });
                 }
+                let watermark = task.context.watermark_before;
                 for (port, rows) in task.late {
-                    result.late.push(LateRows {
-                        views: views(),
-                        tables: task.node.input_tables[port].clone(),
+                    late.push(LateInput {
+                        node: task.id,
+                        port,
+                        change: task.changes[port].clone(),
                         rows,
-                        watermark: task.context.watermark_before,
+                        watermark,
                     });
                 }
                 match task.output {
@@ -175,6 +173,13 @@ impl Circuit {
                 self.fail(id, &error, &mut result);
             }
         }
+        result.late = match self.late_rows(late, &result.outputs) {
+            Ok(late) => late,
+            Err(error) => {
+                tracing::error!(%error, "late rows can't be recorded");
+                Vec::new()
+            }
+        };
         result
     }
 
@@ -279,8 +284,8 @@ struct Task<'n> {
     changes: Vec<ZSet>,
     context: StepContext,
     output: Option<Result<ZSet, String>>,
-    /// By input.
-    late: Vec<(usize, RecordBatch)>,
+    /// By input: numbers of the rows that the operator ignores.
+    late: Vec<(usize, UInt32Array)>,
 }
 
 impl Task<'_> {

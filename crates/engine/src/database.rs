@@ -4,7 +4,7 @@
 //!  ingest, sessions --> writer thread (log) --> driver thread (engine) --> published --> snapshots, subscriptions
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +20,7 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
+use sql::planner::QueryStop;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
 use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
@@ -362,6 +363,12 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
+        if dropped.is_some() {
+            // A request that is under way with a dropped table may put it back; it goes with the next drop.
+            let catalog = self.catalog();
+            let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
+            self.constraints.write().retain(|id, _| tables.contains(id));
+        }
         Ok(())
     }
 
@@ -372,10 +379,11 @@ impl Database {
         definition::plan(statement, id, &catalog, &properties, &self.base).await
     }
 
-    /// Runs a query on its own threads; dropping the stream stops it at its next row.
+    /// Runs a query on its own threads; dropping the stream stops it, between two rows and within joins.
     pub(crate) fn on_query_threads(
         &self,
         start: impl FnOnce() -> datafusion::error::Result<SendableRecordBatchStream> + Send + 'static,
+        stop: QueryStop,
     ) -> BoxStream<'static, datafusion::error::Result<RecordBatch>> {
         let (sender, receiver) = mpsc::channel(QUERY_BATCHES_AHEAD);
         let query = async move {
@@ -390,7 +398,8 @@ impl Database {
                 }
             }
         };
-        let task = self.queries.lock().as_ref().map(|runtime| AbortOnDrop(runtime.spawn(query)));
+        let task =
+            self.queries.lock().as_ref().map(|runtime| StopOnDrop { task: runtime.spawn(query), stop });
         futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
             receiver.recv().await.map(|batch| (batch, (receiver, task)))
         })
@@ -520,11 +529,15 @@ impl Database {
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct StopOnDrop {
+    task: tokio::task::JoinHandle<()>,
+    stop: QueryStop,
+}
 
-impl Drop for AbortOnDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop.stop();
+        self.task.abort();
     }
 }
 
@@ -602,3 +615,6 @@ fn log_error(error: LogError) -> SqlError {
     };
     SqlError::new(state, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

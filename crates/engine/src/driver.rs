@@ -470,15 +470,9 @@ impl Driver {
         }
     }
 
-    /// Shows readers what the steps since the last tick did.
+    /// Shows readers what the steps since the last tick did. Who waits for the tick finds the counters of at least it.
     pub fn publish(&mut self, tick: Tick, started: Instant) {
         let publication = std::mem::take(&mut self.changes);
-        for (id, error) in self.shared.published.publish(tick, publication) {
-            tracing::error!(relation = id.0, error, "contents refused a change");
-            if let Some(view) = self.views.get_mut(&id) {
-                view.suspended.get_or_insert(error);
-            }
-        }
         self.shared.facts.needs_clock.store(self.stepper.watermarks.needs_clock(), Ordering::Relaxed);
         self.statistics.last_tick = started.elapsed();
         let slow = self.slow.elapsed() >= SLOW_STATISTICS || self.statistics.views.len() != self.views.len();
@@ -486,6 +480,17 @@ impl Driver {
             self.slow = Instant::now();
         }
         self.refresh_statistics(slow);
+        let refused = self.shared.published.publish(tick, publication);
+        if refused.is_empty() {
+            return;
+        }
+        for (id, error) in refused {
+            tracing::error!(relation = id.0, error, "contents refused a change");
+            if let Some(view) = self.views.get_mut(&id) {
+                view.suspended.get_or_insert(error);
+            }
+        }
+        self.refresh_statistics(false);
     }
 
     fn refresh_statistics(&mut self, slow: bool) {

@@ -203,8 +203,10 @@ impl Writer {
         false
     }
 
+    /// Writes the time, if passing time could close windows, or if the last write failed: then this is the write that
+    /// finds out whether there is space again.
     fn clock(&mut self, group: &mut GroupCommit) {
-        if !self.facts.needs_clock.load(Ordering::Relaxed) {
+        if !self.facts.needs_clock.load(Ordering::Relaxed) && self.facts.refused.lock().is_none() {
             return;
         }
         let now_us = (self.now_us)();
@@ -290,7 +292,8 @@ impl Writer {
     }
 
     fn commit(&mut self, group: GroupCommit) {
-        let outcome = if group.logged.is_empty() { Ok(()) } else { self.log.commit().map(|_| ()) };
+        let writes = !group.logged.is_empty();
+        let outcome = if writes { self.log.commit().map(|_| ()) } else { Ok(()) };
         let error = outcome.err().map(|e| self.refuse(&e));
         self.facts.bytes.store(self.log.bytes(), Ordering::Relaxed);
         self.facts.fsyncs.store(self.log.fsyncs(), Ordering::Relaxed);
@@ -333,7 +336,8 @@ impl Writer {
                 (Pending::Tick(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
             }
         }
-        if error.is_none() {
+        // A commit of nothing says nothing about the disk.
+        if error.is_none() && writes {
             *self.facts.refused.lock() = None;
         }
     }
@@ -342,7 +346,11 @@ impl Writer {
     fn refuse(&self, error: &LogError) -> SqlError {
         let state = match error {
             LogError::DiskFull { .. } => SqlState::DiskFull,
-            LogError::RecordTooLarge { .. } | LogError::CommitTooLarge { .. } => {
+            // Sent again it would be as large.
+            LogError::RecordTooLarge { .. } => {
+                return SqlError::new(SqlState::ProgramLimitExceeded, error.to_string());
+            }
+            LogError::CommitTooLarge { .. } => {
                 return SqlError::new(SqlState::ConfigurationLimitExceeded, error.to_string());
             }
             _ => SqlState::IoError,

@@ -7,5 +7,6 @@ mod engine {
     mod oracle;
     mod slt;
     mod statements;
+    mod subscriptions;
     mod windows;
 }

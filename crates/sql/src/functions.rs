@@ -1,6 +1,7 @@
 //! Scalar functions that shops and PostgreSQL's clients expect and DataFusion lacks, or has in
 //! another form: times count microseconds in UTC, `to_char` takes PostgreSQL's patterns.
 
+mod date_bin;
 mod json;
 mod session;
 mod time;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
     let functions = [
         ScalarUDF::new_from_impl(time::Now::new()),
         ScalarUDF::new_from_impl(time::ToTimestamp::new()),
+        ScalarUDF::new_from_impl(date_bin::DateBin::new()),
         ScalarUDF::new_from_impl(to_char::ToChar::new()),
         ScalarUDF::new_from_impl(json::JsonGet::new(json::Answer::Json)),
         ScalarUDF::new_from_impl(json::JsonGet::new(json::Answer::Text)),

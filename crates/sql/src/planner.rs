@@ -9,7 +9,10 @@ mod checked;
 mod definitions;
 mod errors;
 mod match_recognize;
+mod outputs;
+mod parameters;
 mod relations;
+mod stop;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,8 @@ use datafusion::sql::sqlparser::ast;
 pub use self::checked::checked_physical_expr;
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
+pub use self::outputs::{BoundOutput, bind_output};
+pub use self::stop::QueryStop;
 pub use self::streaming::optimize_for_streaming;
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::types::DialectTypes;
@@ -107,7 +112,8 @@ pub async fn bind_statement(
     sql: &str,
 ) -> Result<LogicalPlan> {
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
-    match state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await {
+    let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+    match bound.and_then(parameters::typed_by_casts) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
     }
@@ -115,7 +121,9 @@ pub async fn bind_statement(
 
 /// Binds an expression over the columns of `schema`, as kept for DEFAULT, CHECK and generated columns.
 pub fn bind_expr(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
-    let expr = ast::ExprWithAlias { expr: crate::parse_expr(sql)?, alias: None };
+    let mut expr = crate::parse_expr(sql)?;
+    relations::prepare_expr(&mut expr).map_err(|error| from_datafusion(error, sql))?;
+    let expr = ast::ExprWithAlias { expr, alias: None };
     state
         .create_logical_expr_from_sql_expr(expr, schema)
         .map_err(|error| with_hint(state, from_datafusion(error, sql)))
@@ -182,6 +190,10 @@ impl QueryPlanner for BatchPlanner {
         ])
         .create_physical_plan(logical_plan, session)
         .await?;
+        let plan = match session.config().get_extension::<QueryStop>() {
+            Some(query) => stop::stoppable(plan, &query)?,
+            None => plan,
+        };
         cooperative(checked::checked_plan(plan)?)
     }
 }

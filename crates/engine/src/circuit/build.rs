@@ -4,8 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, UInt32Array};
 use arrow::datatypes::Schema;
 use dataflow::{Operator, Watermark, ZSet};
 use datafusion::physical_expr::PhysicalExpr;
@@ -56,7 +55,8 @@ impl LateProbe {
         end.saturating_add(self.allowed_lateness_us)
     }
 
-    pub fn late_rows(&self, change: &ZSet, watermark: Watermark) -> dataflow::Result<Option<RecordBatch>> {
+    /// Numbers of the late rows; `None` without any.
+    pub fn late_rows(&self, change: &ZSet, watermark: Watermark) -> dataflow::Result<Option<UInt32Array>> {
         if watermark == Watermark::MIN || change.is_empty() {
             return Ok(None);
         }
@@ -66,8 +66,8 @@ impl LateProbe {
         if !oldest.is_some_and(|t| watermark.closes(self.end_us(t))) {
             return Ok(None);
         }
-        let mask = BooleanArray::from_iter((0..times.len()).map(|row| Some(late(row))));
-        Ok(Some(filter_record_batch(change.rows(), &mask)?))
+        let rows = (0..times.len()).filter(|row| late(*row)).map(|row| row as u32);
+        Ok(Some(UInt32Array::from_iter_values(rows)))
     }
 }
 

@@ -68,6 +68,14 @@ pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
     }
 }
 
+/// [`prepare`] for an expression that stands alone: DEFAULT, CHECK, a generated column.
+pub(super) fn prepare_expr(expr: &mut ast::Expr) -> Result<()> {
+    match VisitMut::visit(expr, &mut Preparation) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
 struct Preparation;
 
 impl VisitorMut for Preparation {
@@ -106,8 +114,10 @@ impl VisitorMut for Preparation {
         ControlFlow::Break(located(SqlError::unsupported(format!("{refused} is not supported")), span))
     }
 
-    /// A number with an exponent is a double: as a decimal it could need hundreds of digits.
+    /// A number with an exponent is a double: as a decimal it could need hundreds of digits. Intervals may hold a clock
+    /// time.
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        spell_out_interval(expr);
         if let ast::Expr::Value(value) = expr
             && let ast::Value::Number(digits, _) = &value.value
             && digits.contains(['e', 'E'])
@@ -132,6 +142,20 @@ impl VisitorMut for Preparation {
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `INTERVAL '1 day 02:03:04'` and `'02:03:04'::interval` as DataFusion reads them, which knows words only.
+fn spell_out_interval(expr: &mut ast::Expr) {
+    let value = match expr {
+        ast::Expr::Interval(interval) if interval.leading_field.is_none() => &mut interval.value,
+        ast::Expr::Cast { expr, data_type: ast::DataType::Interval { .. }, .. } => expr,
+        _ => return,
+    };
+    if let ast::Expr::Value(value) = value.as_mut()
+        && let ast::Value::SingleQuotedString(text) = &mut value.value
+    {
+        *text = duration::spelled_out(text);
     }
 }
 
