@@ -31,7 +31,7 @@ impl Lowering<'_> {
         let expiry = self.final_rows(input, node)?;
         let properties = self.node(input).properties.clone();
         let below = match expiry {
-            Some(expiry) => self.buffered(input, expiry),
+            Some(expiry) => self.buffer(input, expiry)?,
             None => input,
         };
         let mut text = format!("match_recognize {expiry:?} ");
@@ -82,14 +82,6 @@ impl Lowering<'_> {
         }
         // A row stamped exactly at the watermark is still on time.
         Ok(Some(Expiry { column, add_us: 1, allowed_lateness_us: 0 }))
-    }
-
-    /// The rows as they become final.
-    fn buffered(&mut self, input: NodeIndex, expiry: Expiry) -> NodeIndex {
-        let node = self.node(input);
-        let (schema, mut properties) = (Arc::clone(&node.schema), node.properties.clone());
-        properties.closed = true;
-        self.add(PlanKind::Buffer(expiry), format!("buffer {expiry:?}"), vec![input], schema, properties)
     }
 }
 
