@@ -7,6 +7,7 @@ pub mod aggregate;
 pub mod hop_aggregate;
 pub mod join;
 pub mod match_recognize;
+pub mod over;
 pub mod temporal_buffer;
 pub mod top_n;
 

@@ -15,6 +15,7 @@ mod interval_join;
 mod join;
 mod lower;
 mod match_recognize;
+mod over;
 mod top_n;
 mod window;
 
@@ -34,6 +35,7 @@ pub use match_recognize::MatchPlan;
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
 use crate::operators::join::{JoinKind, JoinSideTime};
+use crate::operators::over::{OverCall, Release};
 use crate::operators::{Emit, Expiry};
 
 /// Number of a node in its plan; inputs come before the nodes that read them.
@@ -75,6 +77,7 @@ pub enum PlanKind {
     Aggregate(Arc<AggregateSpec>),
     HopAggregate(Arc<AggregateSpec>, HopSpec),
     TopN(Arc<TopNPlan>),
+    Over(Arc<OverPlan>),
     Join(Arc<JoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,
@@ -97,6 +100,15 @@ pub struct TopNPlan {
     pub expiry: Option<Expiry>,
     pub emit: Emit,
     pub append_only: bool,
+}
+
+/// Window functions over one PARTITION BY and ORDER BY.
+pub struct OverPlan {
+    pub partition: Vec<usize>,
+    pub order: Vec<(usize, SortOptions)>,
+    pub calls: Vec<OverCall>,
+    pub release: Release,
+    pub emit: Emit,
 }
 
 pub struct JoinPlan {
@@ -143,6 +155,8 @@ pub enum TimeKind {
     WindowEnd {
         grid: Grid,
     },
+    /// End of a session: its last row's time plus the gap. A row at just that time still belongs to it.
+    SessionEnd,
     /// Stands for the window bounds of a HOP or CUMULATE whose rows are not multiplied: the column holds the
     /// event time, and the aggregate above expands. `event` is false when the time column has no watermark.
     VirtualStart {
@@ -206,6 +220,9 @@ impl Properties {
                 unreachable!("just found")
             };
             return Some((expiry(column, size_us), grid));
+        }
+        if let Some(column) = find(|t| matches!(t, TimeKind::SessionEnd)) {
+            return Some((expiry(column, 1), Grid::POINT));
         }
         if options.emit == Emit::OnClose {
             // A row stamped exactly at the watermark is still on time.

@@ -2,9 +2,11 @@
 
 mod engine {
     mod generate;
+    mod generate_windows;
     mod harness;
     mod match_recognize;
     mod oracle;
+    mod over;
     mod slt;
     mod statements;
     mod subscriptions;

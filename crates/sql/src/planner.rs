@@ -12,6 +12,7 @@ mod match_recognize;
 mod outputs;
 mod parameters;
 mod relations;
+mod rewrites;
 mod stop;
 mod streaming;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::optimize_for_streaming;
 use crate::match_recognize::MatchRecognizePlanner;
+use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
 use crate::window_tvf::WindowTvfPlanner;
 use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, functions, suggest};
@@ -91,6 +93,7 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
     // Ours come before DataFusion's planners and, by name, replace its functions.
     builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(functions::JsonOperators));
     builder.scalar_functions().get_or_insert_with(Vec::new).extend(functions::all());
+    builder.scalar_functions().get_or_insert_with(Vec::new).extend(rewrites::markers());
     builder.build()
 }
 
@@ -114,7 +117,7 @@ pub async fn bind_statement(
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
     match bound.and_then(parameters::typed_by_casts) {
-        Ok(plan) => Ok(plan),
+        Ok(plan) => rewrites::rewrite(plan).map_err(|error| from_datafusion(error, sql)),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
     }
 }
@@ -187,6 +190,7 @@ impl QueryPlanner for BatchPlanner {
         let plan = DefaultPhysicalPlanner::with_extension_planners(vec![
             Arc::new(WindowTvfPlanner),
             Arc::new(MatchRecognizePlanner),
+            Arc::new(SessionTvfPlanner),
         ])
         .create_physical_plan(logical_plan, session)
         .await?;

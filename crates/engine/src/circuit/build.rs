@@ -17,6 +17,7 @@ use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
 use crate::operators::match_recognize::MatchRecognize;
 use crate::operators::match_recognize::updating::UpdatingMatchRecognize;
+use crate::operators::over::{Over, OverSpec};
 use crate::operators::temporal_buffer::TemporalBuffer;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
@@ -183,6 +184,17 @@ impl Circuit {
                     append_only: spec.append_only,
                 })?))
             })?,
+            PlanKind::Over(spec) => self.sharded(vec![spec.partition.clone()], || {
+                Ok(Box::new(Over::new(OverSpec {
+                    input: Arc::clone(&inputs[0]),
+                    partition: spec.partition.clone(),
+                    order: spec.order.clone(),
+                    calls: spec.calls.clone(),
+                    output: Arc::clone(&plan.schema),
+                    release: spec.release,
+                    emit: spec.emit,
+                })?))
+            })?,
             PlanKind::Join(spec) => {
                 let keys = vec![
                     spec.on.iter().map(|(l, _)| *l).collect(),
@@ -293,6 +305,7 @@ fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
     match &plan.kind {
         PlanKind::Aggregate(spec) => only(spec.expiry),
         PlanKind::TopN(spec) => only(spec.expiry),
+        PlanKind::Over(spec) => only(spec.release.expiry()),
         PlanKind::Buffer(expiry) => only(Some(*expiry)),
         // The buffer below lets no late row through; the watermark is what the operator needs.
         PlanKind::MatchRecognize(spec) => only(spec.expiry),
@@ -324,6 +337,7 @@ fn grid_of(plan: &PlanNode) -> Grid {
     let column = match &plan.kind {
         PlanKind::Join(spec) => return spec.grid,
         PlanKind::TopN(spec) => spec.expiry.map(|e| e.column),
+        PlanKind::Over(spec) => spec.release.expiry().map(|e| e.column),
         PlanKind::Aggregate(spec) => spec.expiry.and_then(|e| spec.keys.iter().position(|k| *k == e.column)),
         PlanKind::Buffer(expiry) => Some(expiry.column),
         _ => None,

@@ -23,16 +23,16 @@
 //! Cost: one hash lookup per row and one addition per row and call; min, max, string_agg and array_agg over
 //! inputs with retractions cost a search in the group's ordered values.
 
-mod accumulator;
+pub(super) mod accumulator;
 pub(super) mod change;
 mod collect;
 mod distinct;
-mod exact_float;
+pub(super) mod exact_float;
 mod extreme;
 mod group_table;
 pub(super) mod groups;
 mod multiset;
-mod number;
+pub(super) mod number;
 pub(super) mod window_index;
 mod words;
 

@@ -18,14 +18,14 @@ use crate::operators::aggregate::{AggregateCall, AggregateFunction, AggregateSpe
 use crate::operators::hop_aggregate::{HopKind, HopSpec};
 
 /// Columns below an aggregate: keys first, then whatever the calls need.
-struct InputColumns {
-    expressions: Vec<Arc<dyn PhysicalExpr>>,
-    fields: Vec<Field>,
+pub(super) struct InputColumns {
+    pub(super) expressions: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) fields: Vec<Field>,
 }
 
 impl InputColumns {
     /// Number of the column that holds `expression`.
-    fn column(&mut self, expression: &Expr, schema: &DFSchema) -> Result<usize, SqlError> {
+    pub(super) fn column(&mut self, expression: &Expr, schema: &DFSchema) -> Result<usize, SqlError> {
         let bound = physical(expression, schema)?;
         if let Some(index) = self.expressions.iter().position(|e| e.eq(&bound)) {
             return Ok(index);
@@ -260,7 +260,7 @@ fn calls_text(spec: &AggregateSpec) -> String {
     spec.calls.iter().map(call).collect::<Vec<_>>().join(" ")
 }
 
-fn call(
+pub(super) fn call(
     expression: &Expr,
     field: &FieldRef,
     schema: &DFSchema,

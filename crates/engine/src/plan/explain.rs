@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{PlanKind, PlanNode, StreamPlan};
 use crate::operators::join::JoinKind;
+use crate::operators::over::Release;
 use crate::operators::{Emit, Expiry};
 
 /// One line per operator, indented by depth; shared inputs are printed where they are first read.
@@ -67,6 +68,22 @@ pub fn describe(node: &PlanNode) -> String {
             if spec.append_only { "the best rows of a partition" } else { "all rows of a partition" },
             freed(spec.expiry)
         ),
+        PlanKind::Over(spec) => {
+            let order: Vec<usize> = spec.order.iter().map(|(column, _)| *column).collect();
+            let calls: Vec<&str> = spec.calls.iter().map(|call| call.output.name().as_str()).collect();
+            format!(
+                "over partition=[{}] order=[{}] calls=[{}] emit={} state=all rows of a partition{}",
+                names(&spec.partition, &node.schema),
+                names(&order, &node.schema),
+                calls.join(", "),
+                emit(&spec.emit),
+                match spec.release {
+                    Release::Never => ", kept until the view is dropped",
+                    Release::Partition(_) => ", freed when the watermark closes the window",
+                    Release::Order(_) => ", freed when the watermark has passed all frames that hold the row",
+                }
+            )
+        }
         PlanKind::Join(spec) => {
             let kind = match spec.kind {
                 JoinKind::Inner if spec.on.is_empty() => "cross",

@@ -8,6 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use sql::session_tvf::SessionTvf;
 use sql::window_tvf::WindowTvf;
 use sql::{MatchRecognize, RelationId, SqlError};
 
@@ -111,7 +112,7 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
-            LogicalPlan::Window(window) => self.row_number(window),
+            LogicalPlan::Window(window) => self.window_functions(window),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|i| self.lower(i)).collect::<Result<Vec<_>, _>>()?;
@@ -126,6 +127,8 @@ impl<'a> Lowering<'a> {
                     self.window_tvf(window)
                 } else if let Some(pattern) = MatchRecognize::from_extension(extension) {
                     self.match_recognize(pattern)
+                } else if let Some(session) = SessionTvf::from_extension(extension) {
+                    self.session_tvf(session)
                 } else {
                     Err(unsupported(extension.node.name()))
                 }
@@ -169,6 +172,11 @@ impl<'a> Lowering<'a> {
 
     fn projection(&mut self, projection: &Projection) -> Result<NodeIndex, SqlError> {
         let input = self.lower(&projection.input)?;
+        self.project(input, projection)
+    }
+
+    /// The projection over its input, which was lowered already.
+    fn project(&mut self, input: NodeIndex, projection: &Projection) -> Result<NodeIndex, SqlError> {
         let expressions = projection
             .expr
             .iter()
@@ -188,12 +196,21 @@ impl<'a> Lowering<'a> {
             Some(_) => Err(SqlError::unsupported("LIMIT has to be a constant number")),
         };
         let (skip, fetch) = (number(&limit.skip, 0)?, number(&limit.fetch, usize::MAX)?);
-        match limit.input.as_ref() {
-            LogicalPlan::Sort(sort) => self.top_n_of_sort(sort, skip, fetch),
-            _ => Err(SqlError::unsupported(
+        // Columns that are ordered by but not selected are dropped above the order.
+        let (projection, below) = match limit.input.as_ref() {
+            LogicalPlan::Projection(projection) => (Some(projection), projection.input.as_ref()),
+            other => (None, other),
+        };
+        let LogicalPlan::Sort(sort) = below else {
+            return Err(SqlError::unsupported(
                 "LIMIT without ORDER BY has no fixed answer in a materialized view",
             )
-            .with_hint("add ORDER BY before LIMIT")),
+            .with_hint("add ORDER BY before LIMIT"));
+        };
+        let first = self.top_n_of_sort(sort, skip, fetch)?;
+        match projection {
+            Some(projection) => self.project(first, projection),
+            None => Ok(first),
         }
     }
 

@@ -39,7 +39,7 @@ impl Kind {
         }
     }
 
-    fn is_number(self) -> bool {
+    pub fn is_number(self) -> bool {
         matches!(self, Kind::Int | Kind::BigInt | Kind::Decimal | Kind::Double)
     }
 
@@ -132,7 +132,7 @@ impl Table {
         format!("({})", cells.join(", "))
     }
 
-    fn all_columns(&self) -> Vec<String> {
+    pub fn all_columns(&self) -> Vec<String> {
         let mut names = vec!["k".to_string()];
         names.extend(self.columns.iter().map(|(n, _)| n.clone()));
         names
@@ -203,6 +203,9 @@ impl Table {
     pub fn query(&self, other: &Table, rng: &mut Rng) -> String {
         let t = &self.name;
         let filter = if rng.bool() { format!(" WHERE {}", self.condition(rng)) } else { String::new() };
+        if rng.u8(..3) == 0 {
+            return super::generate_windows::query(self, &filter, rng);
+        }
         let shapes = if self.events { 12 } else { 9 };
         match rng.u8(..shapes) {
             8 => self.join(other, rng),

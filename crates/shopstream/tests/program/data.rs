@@ -308,6 +308,85 @@ fn card_payments_to_the_cent() {
     check_golden(&db, &folder, "fr_amount_rule", "SELECT * FROM big");
 }
 
+/// The 14 features of the Fraud Detection Handbook, as one view. Its windows are half-open, (t - w, t], and times are
+/// whole seconds, so each begins a second later. What happened at a terminal is known seven days after. Its averages
+/// are 32-bit floats, so they are compared within a millionth of their value.
+const FRAUD_FEATURES: &str = "SELECT transaction_id, tx_datetime,
+  CASE WHEN EXTRACT(ISODOW FROM tx_datetime) >= 6 THEN 1 ELSE 0 END AS during_weekend,
+  CASE WHEN EXTRACT(HOUR FROM tx_datetime) <= 6 THEN 1 ELSE 0 END AS during_night,
+  count(*) OVER c1 AS customer_nb_1, avg(tx_amount) OVER c1 AS customer_avg_1,
+  count(*) OVER c7 AS customer_nb_7, avg(tx_amount) OVER c7 AS customer_avg_7,
+  count(*) OVER c30 AS customer_nb_30, avg(tx_amount) OVER c30 AS customer_avg_30,
+  count(*) OVER t1 AS terminal_nb_1, COALESCE(avg(tx_fraud) OVER t1, 0) AS terminal_risk_1,
+  count(*) OVER t7 AS terminal_nb_7, COALESCE(avg(tx_fraud) OVER t7, 0) AS terminal_risk_7,
+  count(*) OVER t30 AS terminal_nb_30, COALESCE(avg(tx_fraud) OVER t30, 0) AS terminal_risk_30
+FROM fr
+WINDOW
+  c1 AS (PARTITION BY customer_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '86399 seconds' PRECEDING AND CURRENT ROW),
+  c7 AS (PARTITION BY customer_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '604799 seconds' PRECEDING AND CURRENT ROW),
+  c30 AS (PARTITION BY customer_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '2591999 seconds' PRECEDING AND CURRENT ROW),
+  t1 AS (PARTITION BY terminal_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '691199 seconds' PRECEDING AND INTERVAL '7 days' PRECEDING),
+  t7 AS (PARTITION BY terminal_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '1209599 seconds' PRECEDING AND INTERVAL '7 days' PRECEDING),
+  t30 AS (PARTITION BY terminal_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '3196799 seconds' PRECEDING AND INTERVAL '7 days' PRECEDING)";
+
+#[test]
+fn fraud_features_equal_the_handbook() {
+    let Some(folder) = data() else { return };
+    for (workers, emit) in [(1, ""), (3, " EMIT ON WINDOW CLOSE")] {
+        let db = Db::new(workers);
+        db.run("CREATE TABLE fr (transaction_id BIGINT, tx_datetime TIMESTAMP, customer_id BIGINT, terminal_id BIGINT, tx_amount DOUBLE PRECISION, tx_fraud BIGINT, WATERMARK FOR tx_datetime AS tx_datetime - INTERVAL '5 seconds') APPEND ONLY");
+        db.run("CREATE TABLE oracle (transaction_id BIGINT PRIMARY KEY, tx_during_weekend BIGINT, tx_during_night BIGINT, customer_id_nb_tx_1day_window DOUBLE PRECISION, customer_id_avg_amount_1day_window DOUBLE PRECISION, customer_id_nb_tx_7day_window DOUBLE PRECISION, customer_id_avg_amount_7day_window DOUBLE PRECISION, customer_id_nb_tx_30day_window DOUBLE PRECISION, customer_id_avg_amount_30day_window DOUBLE PRECISION, terminal_id_nb_tx_1day_window DOUBLE PRECISION, terminal_id_risk_1day_window DOUBLE PRECISION, terminal_id_nb_tx_7day_window DOUBLE PRECISION, terminal_id_risk_7day_window DOUBLE PRECISION, terminal_id_nb_tx_30day_window DOUBLE PRECISION, terminal_id_risk_30day_window DOUBLE PRECISION)");
+        db.run(&format!("CREATE MATERIALIZED VIEW features AS {FRAUD_FEATURES}{emit}"));
+        let started = std::time::Instant::now();
+        assert_eq!(load_parquet(&db, "fr", &folder.join("fraud_tx_2018-04_05.parquet")), 585_177);
+        println!("fraud features, {workers} workers{emit}: loaded in {:?}", started.elapsed());
+        let oracle = folder.join("fraud_features_oracle_2018-04_05.parquet");
+        assert_eq!(load_parquet(&db, "oracle", &oracle), 8_277);
+        let mut wrong = vec![
+            "o.tx_during_weekend <> f.during_weekend".to_string(),
+            "o.tx_during_night <> f.during_night".to_string(),
+        ];
+        for days in ["1", "7", "30"] {
+            for (theirs, ours) in [("customer_id_nb_tx", "customer_nb"), ("terminal_id_nb_tx", "terminal_nb")]
+            {
+                wrong.push(format!("o.{theirs}_{days}day_window <> f.{ours}_{days}"));
+            }
+            for (theirs, ours) in
+                [("customer_id_avg_amount", "customer_avg"), ("terminal_id_risk", "terminal_risk")]
+            {
+                let (theirs, ours) = (format!("o.{theirs}_{days}day_window"), format!("f.{ours}_{days}"));
+                wrong.push(format!("NOT abs({theirs} - {ours}) <= 1e-6 * greatest(1, abs({ours}))"));
+            }
+        }
+        let joined = "FROM oracle AS o JOIN features AS f ON o.transaction_id = f.transaction_id";
+        assert_eq!(db.run(&format!("SELECT count(*) {joined}")), [["8277"]], "{workers} workers{emit}");
+        for wrong in wrong {
+            let count = db.run(&format!("SELECT count(*) {joined} WHERE {wrong}"));
+            assert_eq!(count, [["0"]], "{wrong}, {workers} workers{emit}");
+        }
+        assert_eq!(db.run("SELECT count(*) FROM late_rows"), [["0"]]);
+    }
+}
+
+#[test]
+fn sessions_and_velocity_equal_the_golden_answers() {
+    let Some(folder) = data() else { return };
+    let db = Db::new(2);
+    db.run("CREATE TABLE fr (tx_datetime TIMESTAMP, customer_id BIGINT, tx_fraud BIGINT) APPEND ONLY");
+    db.run("CREATE MATERIALIZED VIEW velocity AS SELECT count(*) AS alerts, sum(tx_fraud) AS fraud FROM (SELECT tx_fraud, count(*) OVER (PARTITION BY customer_id ORDER BY tx_datetime RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS n1h FROM fr) AS q WHERE n1h >= 4");
+    load_parquet(&db, "fr", &folder.join("fraud_tx_2018-04_05.parquet"));
+    check_golden(&db, &folder, "fr_velocity_alerts", "SELECT * FROM velocity");
+    db.run("CREATE TABLE tx (invoiceno TEXT, invoicedate TIMESTAMP, customerid TEXT) APPEND ONLY");
+    db.run("CREATE MATERIALIZED VIEW sessions AS SELECT customerid, window_start, count(*) AS n FROM SESSION((SELECT DISTINCT customerid, invoicedate, invoiceno FROM tx WHERE customerid IS NOT NULL) PARTITION BY customerid, invoicedate, INTERVAL '30 minutes') GROUP BY customerid, window_start, window_end");
+    load_parquet(&db, "tx", &folder.join("online_retail.parquet"));
+    check_golden(
+        &db,
+        &folder,
+        "or_sessions_30min_gap",
+        "SELECT count(*) AS sessions, sum(n) AS invoices, max(n) AS max_invoices FROM sessions",
+    );
+}
+
 #[test]
 fn every_batch_of_a_parquet_file_is_read() {
     // Guards the loader above against reading the first batches only: the columns' sums are of another reader.
