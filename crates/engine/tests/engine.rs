@@ -1,6 +1,7 @@
 //! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
 
 mod engine {
+    mod clock;
     mod generate;
     mod harness;
     mod match_recognize;

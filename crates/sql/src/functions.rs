@@ -2,7 +2,9 @@
 //! another form: times count microseconds in UTC, `to_char` takes PostgreSQL's patterns.
 
 mod date_bin;
-mod json;
+pub(crate) mod json;
+mod json_values;
+mod plain;
 mod session;
 mod time;
 mod to_char;
@@ -28,7 +30,7 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         ScalarUDF::new_from_impl(session::SessionText::current_database()),
         ScalarUDF::new_from_impl(session::SessionText::current_schema()),
     ];
-    functions.into_iter().map(Arc::new).collect()
+    functions.into_iter().chain(json_values::all()).map(Arc::new).collect()
 }
 
 /// True when every argument is a single value, so that the answer may be one too.

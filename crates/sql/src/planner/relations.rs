@@ -82,6 +82,7 @@ impl VisitorMut for Preparation {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        super::set_returning::rewrite_relation(relation);
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. } if Function::named(name).is_some() => {
@@ -141,6 +142,7 @@ impl VisitorMut for Preparation {
                 return ControlFlow::Break(located(error, join.relation.span()));
             }
         }
+        super::set_returning::rewrite_select(select);
         ControlFlow::Continue(())
     }
 }

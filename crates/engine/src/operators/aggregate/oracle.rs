@@ -296,7 +296,7 @@ fn result(call: &AggregateCall, rows: &[&Row]) -> String {
                 }
             }
         },
-        Count | ArrayAgg => unreachable!("answered above"),
+        _ => unreachable!("answered above, or in the random views"),
     }
 }
 
