@@ -3,6 +3,7 @@
 mod engine {
     mod clock;
     mod generate;
+    mod generate_select;
     mod harness;
     mod match_recognize;
     mod oracle;

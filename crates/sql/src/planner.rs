@@ -9,6 +9,7 @@ mod checked;
 mod definitions;
 mod errors;
 mod grouping_sets;
+mod json_marks;
 mod lateral;
 mod match_recognize;
 mod outputs;
@@ -16,6 +17,7 @@ mod parameters;
 mod relations;
 mod set_operations;
 mod set_returning;
+mod spellings;
 mod stop;
 mod streaming;
 #[cfg(test)]
@@ -119,8 +121,8 @@ pub async fn bind_statement(
 ) -> Result<LogicalPlan> {
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
-    let bound = bound.and_then(parameters::typed_by_casts);
-    match bound.and_then(set_operations::rewrite).and_then(lateral::rewrite) {
+    let bound = bound.and_then(parameters::typed_by_casts).and_then(set_operations::rewrite);
+    match bound.and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
     }

@@ -55,10 +55,11 @@ impl ExprPlanner for AggregateCalls {
                 vec![],
                 None,
             )),
-            ("jsonb_agg" | "json_agg", [_]) => {
+            ("jsonb_agg" | "json_agg", [value]) => {
+                let element = scalar(json::element_udf(), vec![value.clone()]);
                 let array = Expr::AggregateFunction(AggregateFunction::new_udf(
                     array_agg_udaf(),
-                    call.args,
+                    vec![element],
                     call.distinct,
                     call.filter,
                     call.order_by,
@@ -81,7 +82,10 @@ impl ExprPlanner for AggregateCalls {
                         None,
                     ))
                 };
-                scalar(json::object_of_arrays_udf(), vec![array(key), array(value)])
+                scalar(
+                    json::object_of_arrays_udf(),
+                    vec![array(key), array(&scalar(json::element_udf(), vec![value.clone()]))],
+                )
             }
             _ => return Ok(PlannerResult::Original(call)),
         };

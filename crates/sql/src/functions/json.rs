@@ -164,6 +164,19 @@ pub(crate) fn to_json_udf() -> Arc<ScalarUDF> {
     Arc::new(super::json_values::to_json())
 }
 
+/// The name of the function that stands around a value of which JSON is made, until it is known what it is.
+pub(crate) const ELEMENT: &str = "json_element";
+
+/// [`ELEMENT`], for planners.
+pub(crate) fn element_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::element())
+}
+
+/// The mark of a text that is JSON, for planners.
+pub(crate) fn raw_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::raw())
+}
+
 /// The object of an array of keys and one of values, for planners.
 pub(crate) fn object_of_arrays_udf() -> Arc<ScalarUDF> {
     Arc::new(super::json_values::object_of_arrays())

@@ -103,6 +103,12 @@ pub(super) fn object_of_arrays() -> ScalarUDF {
     plain("json_object_of_arrays", &[Take::Any, Take::Any], text, compute).udf()
 }
 
+/// Stands around a value until the planner knows whether it is JSON.
+pub(super) fn element() -> ScalarUDF {
+    let compute = |args: &[ArrayRef], _| Ok(Arc::clone(&args[0]));
+    plain(super::json::ELEMENT, &[Take::Any], |types| types[0].clone(), compute).udf()
+}
+
 /// Says that a text is JSON, to those functions here that would quote a text.
 pub(super) fn raw() -> ScalarUDF {
     let compute = |args: &[ArrayRef], _| {
@@ -411,7 +417,7 @@ fn shown(array: &ArrayRef, row: usize) -> Result<String> {
 
 /// A value as JSON.
 fn json_of(array: &ArrayRef, row: usize) -> Result<String> {
-    if array.is_null(row) {
+    if array.is_null(row) || array.data_type().is_null() {
         return Ok("null".to_string());
     }
     Ok(match array.data_type() {

@@ -18,16 +18,13 @@ pub(super) enum Take {
     Double,
     /// Microseconds, whatever is given: a time with a zone becomes that of UTC.
     Timestamp,
-    /// Times with a zone, shown in UTC.
-    TimestampTz,
-    Interval,
     TextArray,
     Any,
 }
 
 impl Take {
     fn data_type(self, given: &DataType) -> Option<DataType> {
-        use arrow::datatypes::{Field, IntervalUnit, TimeUnit};
+        use arrow::datatypes::{Field, TimeUnit};
         let is_text =
             matches!(given, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null);
         let is_time = matches!(given, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64);
@@ -39,9 +36,6 @@ impl Take {
             Take::Timestamp => {
                 (is_time || is_text).then_some(DataType::Timestamp(TimeUnit::Microsecond, None))
             }
-            Take::TimestampTz => (is_time || is_text).then(crate::catalog::timestamptz),
-            Take::Interval => (is_text || matches!(given, DataType::Interval(_) | DataType::Duration(_)))
-                .then_some(DataType::Interval(IntervalUnit::MonthDayNano)),
             Take::TextArray => (is_text || matches!(given, DataType::List(_) | DataType::LargeList(_))).then(
                 || match is_text && !given.is_null() {
                     true => DataType::Utf8,

@@ -132,6 +132,7 @@ impl VisitorMut for Preparation {
                 format: None,
             };
         }
+        super::spellings::rewrite(expr);
         ControlFlow::Continue(())
     }
 

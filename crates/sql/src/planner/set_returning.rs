@@ -126,7 +126,7 @@ fn arrays_of(name: &ObjectName, arguments: Vec<Expr>) -> Option<(Vec<Expr>, Vec<
     Some(function.columns.iter().map(|(array, column)| (call(array, arguments.clone()), *column)).unzip())
 }
 
-fn plain_arguments(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
+pub(super) fn plain_arguments(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
         _ => None,
@@ -134,7 +134,8 @@ fn plain_arguments(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
     arguments.iter().map(plain).collect()
 }
 
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+/// `name(arguments)`
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let arguments =
         arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
     Expr::Function(Function {

@@ -256,3 +256,48 @@ impl Accumulator for Moments {
         self.states.size_bytes() + self.states.0.len() * pairs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_far_from_zero_do_not_cancel_and_retractions_leave_no_trace() {
+        let mut sums = Sums::default();
+        for i in 0..1000 {
+            sums.add(1e9 + f64::from(i % 3), 1);
+            sums.add(1e-9 * f64::from(i), 1);
+            sums.add(-3.7e150, 1);
+        }
+        for i in 0..1000 {
+            sums.add(1e-9 * f64::from(i), -1);
+            sums.add(-3.7e150, -1);
+        }
+        // 334 times 0, 333 times 1 and 2: n * sum of squares - square of the sum.
+        let exact = f64::from(1000 * (333 + 4 * 333) - 999 * 999) / 1000.0 / 1000.0;
+        assert_eq!(sums.statistic(Statistic::VarPop), Some(exact));
+        for i in 0..1000 {
+            sums.add(1e9 + f64::from(i % 3), -1);
+        }
+        assert!(sums.is_zero());
+        assert_eq!(sums.statistic(Statistic::VarPop), None);
+    }
+
+    #[test]
+    fn a_line_is_found_exactly() {
+        let mut sums = Sums::default();
+        for i in 0..100 {
+            let x = 1e6 + f64::from(i) * 0.25;
+            sums.add_pair(x, 3.0 * x - 7.0, 2);
+        }
+        assert_eq!(sums.statistic(Statistic::RegrSlope), Some(3.0));
+        assert_eq!(sums.statistic(Statistic::RegrIntercept), Some(-7.0));
+        assert!(sums.statistic(Statistic::Corr).is_some_and(|corr| (1.0 - corr).abs() < 1e-15));
+        assert_eq!(sums.statistic(Statistic::RegrR2), Some(1.0));
+        assert_eq!(sums.count, 200);
+        sums.add_pair(f64::NAN, 1.0, 1);
+        assert!(sums.statistic(Statistic::RegrSlope).unwrap().is_nan());
+        sums.add_pair(f64::NAN, 1.0, -1);
+        assert_eq!(sums.statistic(Statistic::RegrSlope), Some(3.0));
+    }
+}
