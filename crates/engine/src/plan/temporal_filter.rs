@@ -11,6 +11,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::scalar::ScalarValue;
 use sql::SqlError;
 use sql::planner::reads_clock;
 
@@ -151,10 +152,10 @@ fn rises(threshold: &Expr) -> bool {
             matches!(to, DataType::Timestamp(..) | DataType::Date32) && rises(&cast.expr)
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
-            (rises(left) && is_constant(right)) || (is_constant(left) && rises(right))
+            (rises(left) && keeps_order(left, right)) || (rises(right) && keeps_order(right, left))
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
-            rises(left) && is_constant(right)
+            rises(left) && keeps_order(left, right)
         }
         Expr::ScalarFunction(function) => match (function.func.name(), function.args.as_slice()) {
             ("now" | "current_date", []) => true,
@@ -162,6 +163,31 @@ fn rises(threshold: &Expr) -> bool {
             ("date_bin", [stride, time]) => is_constant(stride) && rises(time),
             _ => false,
         },
+        _ => false,
+    }
+}
+
+/// True when moments moved by this interval stay in their order. Months do not keep it: a month before March 29 at
+/// noon and a month before March 30 in the morning are February 28 at noon and in the morning. Starts of months do.
+fn keeps_order(moved: &Expr, interval: &Expr) -> bool {
+    let starts_months = match moved {
+        Expr::ScalarFunction(function) if function.func.name() == "date_trunc" => {
+            let unit = function.args.first().and_then(|unit| match unit {
+                Expr::Literal(unit, _) => unit.try_as_str().flatten().map(str::to_ascii_lowercase),
+                _ => None,
+            });
+            unit.is_some_and(|unit| {
+                ["month", "quarter", "year", "decade", "century"].contains(&unit.as_str())
+            })
+        }
+        _ => false,
+    };
+    match interval {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
+            interval.months == 0 || (starts_months && interval.days == 0 && interval.nanoseconds == 0)
+        }
+        Expr::Literal(ScalarValue::IntervalYearMonth(Some(_)), _) => starts_months,
+        Expr::Literal(..) => true,
         _ => false,
     }
 }
@@ -184,6 +210,7 @@ fn on_clock(threshold: &Expr) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
 fn refused(predicate: &Expr) -> SqlError {
     SqlError::unsupported(format!("a materialized view can't filter by {predicate}")).with_hint(
         "compare a value of the row with now(), plus or minus a constant interval: ts > now() - INTERVAL '1 hour'; \
-         =, <, <=, >, >=, BETWEEN and AND are understood, current_date and date_trunc(unit, now()) too",
+         =, <, <=, >, >=, BETWEEN and AND are understood, current_date and date_trunc(unit, now()) too; months may be \
+         added to date_trunc('month', now()), as '30 days' to anything",
     )
 }
