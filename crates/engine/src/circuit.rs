@@ -7,6 +7,7 @@ mod build;
 mod expand;
 mod late;
 mod shard;
+mod unnest;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ use dataflow::{Operator, StateSize, StepContext, Tick, Watermark, ZSet};
 use rayon::prelude::*;
 use sql::RelationId;
 
-use crate::plan::{ExpandSpec, MapSpec, PlanNode};
+use crate::plan::{ExpandSpec, MapSpec, PlanNode, UnnestSpec};
 use crate::watermarks::{GroupIndex, Watermarks};
 use shard::Sharded;
 
@@ -55,6 +56,9 @@ pub struct Node {
     late: Vec<LateProbe>,
     /// How far its inputs' event times may be behind the watermark of their tables.
     delay_us: i64,
+    /// Runs whenever the clock moved.
+    clocked: bool,
+    clock_seen: Option<i64>,
     /// Longest way from a source; nodes of one level don't depend on each other.
     level: usize,
     /// False until the first step: a global aggregate has a row to give before any input.
@@ -68,6 +72,7 @@ enum Computation {
     Source(RelationId),
     Map(Arc<MapSpec>),
     Expand(Arc<ExpandSpec>),
+    Unnest(Arc<UnnestSpec>),
     Union,
     Single(Box<dyn Operator>),
     Sharded(Sharded),
@@ -197,6 +202,16 @@ impl Circuit {
         result.failed.extend(views.collect::<Vec<_>>());
     }
 
+    /// When the clock is going to change something, as of this moment; `None` when never.
+    pub fn clock_due_us(&mut self, now_us: i64) -> Option<i64> {
+        let clocked = self.nodes.iter_mut().flatten().filter(|node| node.clocked && node.failed.is_none());
+        let due = clocked.filter_map(|node| match &mut node.computation {
+            Computation::Single(operator) => operator.clock_due_us(now_us),
+            _ => None,
+        });
+        due.min()
+    }
+
     /// State and time spent of the nodes that serve `view`, alone or with others.
     pub fn view_state(&self, view: RelationId) -> (StateSize, Duration) {
         self.live()
@@ -226,9 +241,11 @@ impl Node {
         let closes = !self.late.is_empty() && self.watermark != watermark_before;
         let fed = self.inputs.iter().any(|i| outputs.contains_key(i));
         let first = !self.started && matches!(self.computation, Computation::Single(_));
-        if !fed && !closes && !first {
+        let ticks = self.clocked && watermarks.now_us() != self.clock_seen;
+        if !fed && !closes && !first && !ticks {
             return None;
         }
+        self.clock_seen = watermarks.now_us();
         self.started = true;
         let changes = self
             .inputs
@@ -239,7 +256,13 @@ impl Node {
                 None => ZSet::empty(Arc::clone(schema)),
             })
             .collect();
-        let context = StepContext { tick, watermark_before, watermark: self.watermark, ..Default::default() };
+        let context = StepContext {
+            tick,
+            watermark_before,
+            watermark: self.watermark,
+            now_us: watermarks.now_us(),
+            ..Default::default()
+        };
         Some(Task { id, node: self, changes, context, output: None, late: Vec::new() })
     }
 
@@ -256,6 +279,7 @@ impl Node {
             Computation::Source(_) => unreachable!("sources are fed, not computed"),
             Computation::Map(spec) => map(spec, &changes[0], ctx),
             Computation::Expand(spec) => expand::expand(spec, &changes[0], &self.plan.schema),
+            Computation::Unnest(spec) => unnest::unnest(spec, &changes[0], &self.plan.schema),
             Computation::Union => {
                 // Inputs agree in types; names and nullability are the union's.
                 let parts = changes

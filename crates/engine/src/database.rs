@@ -441,6 +441,11 @@ impl Database {
         }
     }
 
+    /// The clock at the last tick, which now() stands for in materialized views; `None` before the first record.
+    pub fn clock_us(&self) -> Option<i64> {
+        Some(self.shared.facts.clock_us.load(Ordering::Relaxed)).filter(|us| *us != i64::MIN)
+    }
+
     pub fn status(&self) -> Status {
         let catalog = self.catalog();
         let facts = &self.shared.facts;

@@ -9,6 +9,7 @@
 //! state is freed, and what EXPLAIN prints.
 
 mod aggregate;
+mod constant;
 mod explain;
 mod expression;
 mod interval_join;
@@ -16,12 +17,15 @@ mod join;
 mod lower;
 mod match_recognize;
 mod over;
+mod temporal_filter;
 mod top_n;
+mod unnest;
 mod window;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
@@ -31,11 +35,13 @@ pub use explain::{describe, explain};
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
 pub use match_recognize::MatchPlan;
+pub use unnest::{UnnestColumn, UnnestSpec, UnnestWithout};
 
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
 use crate::operators::join::{JoinKind, JoinSideTime};
 use crate::operators::over::{OverCall, Release};
+use crate::operators::temporal_filter::TemporalFilterSpec;
 use crate::operators::{Emit, Expiry};
 
 /// Number of a node in its plan; inputs come before the nodes that read them.
@@ -50,6 +56,11 @@ pub struct StreamPlan {
 impl StreamPlan {
     pub fn root(&self) -> &PlanNode {
         self.nodes.last().expect("a plan has at least its source")
+    }
+
+    /// True when rows come or go because time passes.
+    pub fn reads_clock(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.kind, PlanKind::TemporalFilter(_)))
     }
 }
 
@@ -70,14 +81,20 @@ pub enum PlanKind {
         relation: RelationId,
         name: String,
     },
+    /// VALUES, a SELECT without FROM, a series: rows that come once.
+    Constant(RecordBatch),
     /// Filter, then projection.
     Map(Arc<MapSpec>),
+    /// Each row once per element of its arrays.
+    Unnest(Arc<UnnestSpec>),
     /// HOP or CUMULATE without an aggregate directly above: each row once per window.
     Expand(Arc<ExpandSpec>),
     Aggregate(Arc<AggregateSpec>),
     HopAggregate(Arc<AggregateSpec>, HopSpec),
     TopN(Arc<TopNPlan>),
     Over(Arc<OverPlan>),
+    /// Rows compared with the clock.
+    TemporalFilter(Arc<TemporalFilterSpec>),
     Join(Arc<JoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,

@@ -1,7 +1,9 @@
 //! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
 
 mod engine {
+    mod clock;
     mod generate;
+    mod generate_select;
     mod generate_windows;
     mod harness;
     mod match_recognize;

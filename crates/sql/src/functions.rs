@@ -1,9 +1,14 @@
 //! Scalar functions that shops and PostgreSQL's clients expect and DataFusion lacks, or has in
 //! another form: times count microseconds in UTC, `to_char` takes PostgreSQL's patterns.
 
+mod calendar;
 mod date_bin;
-mod json;
+pub(crate) mod json;
+mod json_values;
+mod patterns;
+mod plain;
 mod session;
+mod strings;
 mod time;
 mod to_char;
 
@@ -28,7 +33,14 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         ScalarUDF::new_from_impl(session::SessionText::current_database()),
         ScalarUDF::new_from_impl(session::SessionText::current_schema()),
     ];
-    functions.into_iter().map(Arc::new).collect()
+    functions
+        .into_iter()
+        .chain(json_values::all())
+        .chain(calendar::all())
+        .chain(strings::all())
+        .chain(patterns::all())
+        .map(Arc::new)
+        .collect()
 }
 
 /// True when every argument is a single value, so that the answer may be one too.

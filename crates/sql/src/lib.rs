@@ -6,6 +6,7 @@
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
+pub mod aggregates;
 pub mod catalog;
 pub mod duration;
 pub mod error;

@@ -13,12 +13,14 @@ use sql::RelationId;
 use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
+use crate::operators::constant::Constant;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
 use crate::operators::match_recognize::MatchRecognize;
 use crate::operators::match_recognize::updating::UpdatingMatchRecognize;
 use crate::operators::over::{Over, OverSpec};
 use crate::operators::temporal_buffer::TemporalBuffer;
+use crate::operators::temporal_filter::TemporalFilter;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
 use crate::plan::{Grid, MapSpec, PlanKind, PlanNode, StreamPlan};
@@ -146,6 +148,8 @@ impl Circuit {
             watermark: Watermark::MIN,
             late,
             delay_us,
+            clocked: matches!(plan.kind, PlanKind::TemporalFilter(_)),
+            clock_seen: None,
             level,
             started: false,
             busy: Duration::ZERO,
@@ -163,6 +167,8 @@ impl Circuit {
         Ok(match &plan.kind {
             PlanKind::Source { relation, .. } => Computation::Source(*relation),
             PlanKind::Map(spec) => Computation::Map(Arc::clone(spec)),
+            PlanKind::Constant(rows) => Computation::Single(Box::new(Constant::new(rows.clone()))),
+            PlanKind::Unnest(spec) => Computation::Unnest(Arc::clone(spec)),
             PlanKind::Expand(spec) => Computation::Expand(Arc::clone(spec)),
             PlanKind::Union => Computation::Union,
             PlanKind::Aggregate(spec) => self
@@ -223,6 +229,9 @@ impl Circuit {
                         None => Box::new(UpdatingMatchRecognize::new(compiled)?),
                     })
                 })?
+            }
+            PlanKind::TemporalFilter(spec) => {
+                Computation::Single(Box::new(TemporalFilter::new(spec.as_ref().clone(), &inputs[0])?))
             }
             PlanKind::Buffer(expiry) => {
                 Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{PlanKind, PlanNode, StreamPlan};
 use crate::operators::join::JoinKind;
 use crate::operators::over::Release;
+use crate::operators::temporal_filter::Side;
 use crate::operators::{Emit, Expiry};
 
 /// One line per operator, indented by depth; shared inputs are printed where they are first read.
@@ -43,6 +44,11 @@ pub fn describe(node: &PlanNode) -> String {
                 let _ = write!(text, " columns=[{}]", fields.join(", "));
             }
             text
+        }
+        PlanKind::Constant(rows) => format!("values rows={}", rows.num_rows()),
+        PlanKind::Unnest(spec) => {
+            let unnested = spec.columns.iter().filter(|c| c.element_of().is_some()).count();
+            format!("unnest arrays={unnested}")
         }
         PlanKind::Expand(spec) => format!("expand window={:?}", spec.kind),
         PlanKind::Aggregate(spec) => format!(
@@ -115,6 +121,15 @@ pub fn describe(node: &PlanNode) -> String {
             text
         }
         PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
+        PlanKind::TemporalFilter(spec) => {
+            let (operator, kept) = match spec.side {
+                Side::Above { inclusive: false } => (">", "rows that are there, freed when they leave"),
+                Side::Above { inclusive: true } => (">=", "rows that are there, freed when they leave"),
+                Side::Below { inclusive: false } => ("<", "rows that wait, freed when they come"),
+                Side::Below { inclusive: true } => ("<=", "rows that wait, freed when they come"),
+            };
+            format!("temporal filter [value {operator} {}] state={kept}", spec.threshold)
+        }
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
     };

@@ -57,7 +57,7 @@ pub(super) struct Lowering<'a> {
     /// Whether HOP and CUMULATE may stay unexpanded for an aggregate above.
     virtual_windows: bool,
     /// Set when an expression computed with a virtual window bound, which holds no real value.
-    virtual_misused: bool,
+    pub(super) virtual_misused: bool,
     /// LIMIT of the ROW_NUMBER filter above the window node that is lowered next.
     pub(super) row_number_limit: Option<usize>,
 }
@@ -133,10 +133,9 @@ impl<'a> Lowering<'a> {
                     Err(unsupported(extension.node.name()))
                 }
             }
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                Err(SqlError::unsupported("a materialized view over constant rows is not supported")
-                    .with_hint("read from a table, or use CREATE VIEW, which is computed when it is read"))
-            }
+            LogicalPlan::Values(values) => self.values(values),
+            LogicalPlan::EmptyRelation(empty) => Ok(self.empty_relation(empty)),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Distinct(_) => {
                 Err(SqlError::unsupported("DISTINCT ON is not supported in a materialized view yet")
                     .with_hint("use ROW_NUMBER() OVER (PARTITION BY ... ORDER BY ...) and keep row 1"))
@@ -148,26 +147,32 @@ impl<'a> Lowering<'a> {
 
     fn table_scan(&mut self, scan: &TableScan) -> Result<NodeIndex, SqlError> {
         let name = scan.table_name.table();
-        let info = self.relations.source(name).ok_or_else(|| {
-            SqlError::unsupported(format!("relation \"{name}\" can't be read by a materialized view"))
-                .with_hint("read from tables and materialized views; system catalogs are not maintained")
-        })?;
-        let source = self.add(
-            PlanKind::Source { relation: info.relation, name: name.to_string() },
-            format!("source {}", info.relation.0),
-            vec![],
-            Arc::clone(&info.schema),
-            info.properties,
-        );
+        let source = match self.series(scan)? {
+            Some(series) => series,
+            None => self.source(name)?,
+        };
         let mut node = match &scan.projection {
             Some(columns) => self.select(source, columns)?,
             None => source,
         };
         for filter in &scan.filters {
-            let predicate = physical(filter, &scan.projected_schema)?;
-            node = self.map(node, Some(predicate), None, None)?;
+            node = self.filtered(node, filter, &scan.projected_schema)?;
         }
         Ok(node)
+    }
+
+    fn source(&mut self, name: &str) -> Result<NodeIndex, SqlError> {
+        let info = self.relations.source(name).ok_or_else(|| {
+            SqlError::unsupported(format!("relation \"{name}\" can't be read by a materialized view"))
+                .with_hint("read from tables and materialized views; system catalogs are not maintained")
+        })?;
+        Ok(self.add(
+            PlanKind::Source { relation: info.relation, name: name.to_string() },
+            format!("source {}", info.relation.0),
+            vec![],
+            Arc::clone(&info.schema),
+            info.properties,
+        ))
     }
 
     fn projection(&mut self, projection: &Projection) -> Result<NodeIndex, SqlError> {

@@ -126,14 +126,20 @@ impl Lowering<'_> {
         let mut fields: Vec<Field> = schema.fields().iter().map(|f| Field::clone(f)).collect();
         fields.extend(calls.iter().map(|call| Field::clone(&call.output)));
         let emit = if release == Release::Never { Emit::Updating } else { self.options.emit };
-        // A row that may still change must not count as complete by its event time.
-        let keeps_time = |column: usize| on_close || (by_partition.is_some() && partition.contains(&column));
+        // A row that may still change must not count as complete by its event time, nor one that waited for others.
+        let looks_ahead = calls.iter().any(|call| call.function.looks_ahead());
+        let keeps_time = |column: usize| match release {
+            Release::Partition(_) => partition.contains(&column),
+            Release::Order(_) => !looks_ahead,
+            Release::Never => false,
+        };
         let time = properties.time.iter().enumerate().map(|(c, t)| t.filter(|_| keeps_time(c)));
         let properties = Properties {
             append_only: on_close && self.options.allowed_lateness_us == 0,
             key: properties.key,
             time: time.chain(calls.iter().map(|_| None)).collect(),
             watermarks: properties.watermarks,
+            delay_us: properties.delay_us,
             closed: on_close,
         };
         Ok(self.add_over(below, OverPlan { partition, order, calls, release, emit }, fields, properties))
@@ -230,6 +236,7 @@ impl Lowering<'_> {
             key: properties.key,
             time,
             watermarks: if event { properties.watermarks } else { Default::default() },
+            delay_us: properties.delay_us,
             closed: on_close,
         };
         let order = vec![(time_column, SortOptions { descending: false, nulls_first: false })];

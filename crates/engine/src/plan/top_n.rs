@@ -28,8 +28,7 @@ impl Lowering<'_> {
         let before = std::mem::replace(&mut self.row_number_limit, bound);
         let input = self.lower(&filter.input);
         self.row_number_limit = before;
-        let predicate = physical(&filter.predicate, filter.input.schema())?;
-        self.map(input?, Some(predicate), None, None)
+        self.filtered(input?, &filter.predicate, filter.input.schema())
     }
 
     /// The first `limit` rows of every partition, with their numbers.

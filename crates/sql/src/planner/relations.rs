@@ -83,6 +83,7 @@ impl VisitorMut for Preparation {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        super::set_returning::rewrite_relation(relation);
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. }
@@ -146,6 +147,7 @@ impl VisitorMut for Preparation {
                 format: None,
             };
         }
+        super::spellings::rewrite(expr);
         ControlFlow::Continue(())
     }
 
@@ -156,6 +158,7 @@ impl VisitorMut for Preparation {
                 return ControlFlow::Break(located(error, join.relation.span()));
             }
         }
+        super::set_returning::rewrite_select(select);
         ControlFlow::Continue(())
     }
 }
