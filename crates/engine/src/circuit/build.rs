@@ -345,6 +345,11 @@ fn grid_of(plan: &PlanNode) -> Grid {
     use crate::plan::TimeKind;
     let column = match &plan.kind {
         PlanKind::Join(spec) => return spec.grid,
+        // As long as a match may take, a source that fell silent has something to wait for.
+        PlanKind::MatchRecognize(spec) => {
+            let within = spec.compiled.pattern.within_us;
+            return within.map_or(Grid::POINT, |period_us| Grid { period_us, offset_us: 0 });
+        }
         PlanKind::TopN(spec) => spec.expiry.map(|e| e.column),
         PlanKind::Over(spec) => spec.release.expiry().map(|e| e.column),
         PlanKind::Aggregate(spec) => spec.expiry.and_then(|e| spec.keys.iter().position(|k| *k == e.column)),
