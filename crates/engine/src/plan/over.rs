@@ -126,11 +126,12 @@ impl Lowering<'_> {
         let mut fields: Vec<Field> = schema.fields().iter().map(|f| Field::clone(f)).collect();
         fields.extend(calls.iter().map(|call| Field::clone(&call.output)));
         let emit = if release == Release::Never { Emit::Updating } else { self.options.emit };
-        // A row that may still change must not count as complete by its event time, nor one that waited for others.
-        let looks_ahead = calls.iter().any(|call| call.function.looks_ahead());
+        // A row that waits for what follows it leaves behind the watermark: by how much, or by nobody knows.
+        let waits = if matches!(release, Release::Order(_)) { waits_us(&calls) } else { Some(0) };
+        // A row that may still change must not count as complete by its event time.
         let keeps_time = |column: usize| match release {
             Release::Partition(_) => partition.contains(&column),
-            Release::Order(_) => !looks_ahead,
+            Release::Order(_) => waits.is_some(),
             Release::Never => false,
         };
         let time = properties.time.iter().enumerate().map(|(c, t)| t.filter(|_| keeps_time(c)));
@@ -139,7 +140,7 @@ impl Lowering<'_> {
             key: properties.key,
             time: time.chain(calls.iter().map(|_| None)).collect(),
             watermarks: properties.watermarks,
-            delay_us: properties.delay_us,
+            delay_us: properties.delay_us.saturating_add(waits.unwrap_or(0)),
             closed: on_close,
         };
         Ok(self.add_over(below, OverPlan { partition, order, calls, release, emit }, fields, properties))
@@ -243,6 +244,25 @@ impl Lowering<'_> {
         let plan = OverPlan { partition, order, calls, release, emit: self.options.emit };
         Ok(self.add_over(input, plan, fields, properties))
     }
+}
+
+/// How long after its own time a row's frame ends; `None` when that is a matter of rows, not of time.
+fn waits_us(calls: &[OverCall]) -> Option<i64> {
+    let mut longest = 0;
+    for call in calls {
+        let following = match &call.function {
+            OverFunction::Shift { back, .. } if *back < 0 => return None,
+            OverFunction::Nth { frame, .. } | OverFunction::Aggregate { frame, .. } => match &frame.end {
+                Bound::Following(_) if frame.unit != Unit::Range => return None,
+                Bound::Following(by) => by.longest(),
+                _ => continue,
+            },
+            _ => continue,
+        };
+        let Offset::Whole(us) = following else { return None };
+        longest = longest.max(i64::try_from(us).ok()?);
+    }
+    Some(longest)
 }
 
 fn window_function(expression: &Expr) -> Result<WindowFunction, SqlError> {
