@@ -19,7 +19,7 @@ use arrow::compute::take_record_batch;
 use dataflow::{StepContext, Watermark, ZSet};
 use sql::RelationId;
 
-use super::{Circuit, Computation, NodeId, expand};
+use super::{Circuit, Computation, NodeId, expand, unnest};
 
 /// Rows that were ignored because their window is closed.
 pub struct LateRows {
@@ -122,6 +122,11 @@ impl Circuit {
                 let Some(origins) = below(0)? else { return Ok(None) };
                 let Some(change) = input(0) else { return Ok(Some(Vec::new())) };
                 Some(of_rows(origins, &expand::rows_of_windows(spec, change)?))
+            }
+            Computation::Unnest(spec) => {
+                let Some(origins) = below(0)? else { return Ok(None) };
+                let Some(change) = input(0) else { return Ok(Some(Vec::new())) };
+                Some(of_rows(origins, &unnest::rows_of_elements(spec, change)?))
             }
             Computation::Union => {
                 let mut all = Vec::new();
