@@ -26,20 +26,17 @@ struct Elements {
     present: Vec<bool>,
 }
 
-/// For each row that [`unnest`] gives, the number of the row it was made of.
-pub fn rows_of_elements(spec: &UnnestSpec, change: &ZSet) -> Result<Vec<u32>> {
-    Ok(places(spec, change)?.sources)
-}
-
-/// Which row and which position in its arrays each row of the result is made of.
-struct Places {
-    /// By column, where it is unnested.
+/// How a change is multiplied.
+struct Layout {
+    /// By number of the input's column: the arrays that are unnested.
     arrays: Vec<Option<Elements>>,
+    /// Per row of the output: the row of the input.
     sources: Vec<u32>,
+    /// Per row of the output: the number of the element, from 0.
     positions: Vec<u32>,
 }
 
-fn places(spec: &UnnestSpec, change: &ZSet) -> Result<Places> {
+fn layout(spec: &UnnestSpec, change: &ZSet) -> Result<Layout> {
     let rows = change.rows();
     let mut arrays: Vec<Option<Elements>> = (0..rows.num_columns()).map(|_| None).collect();
     for column in spec.columns.iter().filter_map(UnnestColumn::element_of) {
@@ -52,8 +49,10 @@ fn places(spec: &UnnestSpec, change: &ZSet) -> Result<Places> {
     for row in 0..change.len() {
         let unnested = || arrays.iter().flatten();
         let longest = unnested().map(|array| array.spans[row].1).max().unwrap_or(0);
+        // A struct alone multiplies nothing.
         let stays = longest == 0
             && match spec.without_elements {
+                _ if unnested().next().is_none() => true,
                 UnnestWithout::Drop => false,
                 UnnestWithout::KeepNull => unnested().any(|array| !array.present[row]),
                 UnnestWithout::Keep => true,
@@ -67,12 +66,17 @@ fn places(spec: &UnnestSpec, change: &ZSet) -> Result<Places> {
         sources.extend(std::iter::repeat_n(row as u32, count));
         positions.extend(0..count as u32);
     }
-    Ok(Places { arrays, sources, positions })
+    Ok(Layout { arrays, sources, positions })
+}
+
+/// For each row of the output, the number of the row that it was made of.
+pub fn rows_of_elements(spec: &UnnestSpec, change: &ZSet) -> Result<Vec<u32>> {
+    Ok(layout(spec, change)?.sources)
 }
 
 /// The change with its arrays unnested.
 pub fn unnest(spec: &UnnestSpec, change: &ZSet, output: &SchemaRef) -> Result<ZSet> {
-    let Places { arrays, sources, positions } = places(spec, change)?;
+    let Layout { arrays, sources, positions } = layout(spec, change)?;
     let taken = UInt32Array::from(sources);
     let repeated = change.take(&taken)?;
     let mut columns = Vec::with_capacity(spec.columns.len());

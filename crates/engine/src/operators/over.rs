@@ -137,26 +137,6 @@ pub enum OverFunction {
     },
 }
 
-impl OverFunction {
-    /// True when a row's result depends on rows behind it in the order.
-    pub fn looks_ahead(&self) -> bool {
-        let frame = match self {
-            OverFunction::RowNumber
-            | OverFunction::Rank
-            | OverFunction::DenseRank
-            | OverFunction::SessionStart { .. } => return false,
-            OverFunction::Shift { back, .. } => return *back < 0,
-            OverFunction::Nth { frame, .. } | OverFunction::Aggregate { frame, .. } => frame,
-            OverFunction::PercentRank
-            | OverFunction::CumeDist
-            | OverFunction::Ntile { .. }
-            | OverFunction::SessionEnd { .. } => return true,
-        };
-        let ahead = |bound: &Bound| matches!(bound, Bound::Following(_) | Bound::UnboundedFollowing);
-        ahead(&frame.start) || ahead(&frame.end)
-    }
-}
-
 /// Window functions over one PARTITION BY and ORDER BY.
 pub struct Over {
     spec: OverSpec,

@@ -255,8 +255,13 @@ fn waits_us(calls: &[OverCall]) -> Option<i64> {
             OverFunction::Nth { frame, .. } | OverFunction::Aggregate { frame, .. } => match &frame.end {
                 Bound::Following(_) if frame.unit != Unit::Range => return None,
                 Bound::Following(by) => by.longest(),
+                Bound::UnboundedFollowing => return None,
                 _ => continue,
             },
+            OverFunction::PercentRank
+            | OverFunction::CumeDist
+            | OverFunction::Ntile { .. }
+            | OverFunction::SessionEnd { .. } => return None,
             _ => continue,
         };
         let Offset::Whole(us) = following else { return None };
