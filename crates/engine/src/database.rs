@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use dataflow::{DecodedRows, Tick};
+use dataflow::{Connectors, DecodedRows, Tick};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -34,11 +34,12 @@ use crate::record::{
     Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
 };
 use crate::session::Session;
+use crate::sources::Sources;
 use crate::system::{self, rejected_part};
 use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Writer, tick_after};
 
 /// Rows that may wait between the log and the views; producers are slowed down beyond.
-const BACKLOG_ROWS_MAX: u64 = 4_000_000;
+pub(crate) const BACKLOG_ROWS_MAX: u64 = 4_000_000;
 /// How long a producer is held before it is told to come back later.
 const BACKLOG_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement waits for its own rows to become visible.
@@ -70,6 +71,7 @@ pub struct Database {
     /// Where queries run: a plan that computes for long between two rows holds up its thread, and that must not be
     /// one that serves others.
     queries: Mutex<Option<tokio::runtime::Runtime>>,
+    sources: Mutex<Sources>,
     _lock: Option<DirLock>,
 }
 
@@ -145,6 +147,7 @@ impl Database {
         let (requests, to_writer): (Sender<Request>, Receiver<Request>) = channel();
         let (to_driver, records): (Sender<Logged>, Receiver<Logged>) = channel();
         driver.go_live(requests.clone());
+        let sources = Sources::new(std::mem::take(&mut seen.positions));
         let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -171,6 +174,7 @@ impl Database {
             definitions: tokio::sync::Mutex::default(),
             dml: tokio::sync::Mutex::default(),
             queries: Mutex::new(Some(queries)),
+            sources: Mutex::new(sources),
             _lock: lock,
         }))
     }
@@ -238,6 +242,11 @@ impl Database {
                 SqlState::InsufficientPrivilege,
                 format!("relation \"{name}\" is kept by the system and can't be written to"),
             )),
+            Some(table) if table.is_source() => Err(SqlError::new(
+                SqlState::WrongObjectType,
+                format!("source \"{name}\" gets its rows from its connector and can't be written to"),
+            )
+            .with_hint("CREATE TABLE ... WITH (connector = ...) takes rows from both")),
             Some(table) => Ok(Arc::clone(table)),
             None if catalog.views.contains_key(name) => Err(SqlError::new(
                 SqlState::WrongObjectType,
@@ -295,7 +304,15 @@ impl Database {
             parts.push(rejected_part(&table.name, &meta.origin, arrival_us, &rejected)?);
         }
         let encoded = parts.iter().map(encode_part).collect();
-        let entry = RowsEntry { table: table.id, arrival_us, request, accepted, duplicates: 0, parts };
+        let entry = RowsEntry {
+            table: table.id,
+            arrival_us,
+            request,
+            accepted,
+            duplicates: 0,
+            position: None,
+            parts,
+        };
         let committed = self.submit(RowsRequest { entry, encoded, reply: None }).await?;
         Ok(Receipt {
             accepted: committed.accepted,
@@ -338,6 +355,13 @@ impl Database {
     pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<(), SqlError> {
         let _turn = self.definitions.lock().await;
         let install = self.plan_definition(statement).await?;
+        let fed = match &install {
+            Install::Table(table) if table.connector.is_some() => Some(Arc::clone(table)),
+            _ => None,
+        };
+        if let Some(table) = &fed {
+            self.sources.lock().check(table)?;
+        }
         let (id, dropped) = match &install {
             Install::Nothing => return Ok(()),
             Install::Table(table) => (table.id, None),
@@ -362,7 +386,43 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
+        if let Some(table) = fed {
+            self.start_source(&table)?;
+        }
+        for name in dropped.iter().flatten() {
+            self.stop_source(name).await;
+        }
         Ok(())
+    }
+
+    /// Gives the database its connectors: tables that have one begin to be filled, and CREATE can name them.
+    ///
+    /// # Errors
+    /// When a thread can't be started. A source that can't be opened shows that in its status.
+    pub fn attach_connectors(&self, connectors: Arc<dyn Connectors>) -> Result<(), SqlError> {
+        self.sources.lock().connectors = Some(connectors);
+        let catalog = self.catalog();
+        catalog.tables.values().filter(|t| t.connector.is_some()).try_for_each(|t| self.start_source(t))
+    }
+
+    fn start_source(&self, table: &Arc<TableDef>) -> Result<(), SqlError> {
+        let constraints = self.constraints(table)?;
+        let stopped = || SqlError::new(SqlState::AdminShutdown, "the database is shutting down");
+        let requests = self.requests.lock().clone().ok_or_else(stopped)?;
+        self.sources.lock().start(constraints, requests, Arc::clone(&self.shared.facts))
+    }
+
+    async fn stop_source(&self, table: &str) {
+        let Some(running) = self.sources.lock().take(table) else { return };
+        // It ends after what it is doing at the moment; that may be waiting for the network.
+        let joined = tokio::task::spawn_blocking(move || running.join()).await;
+        if joined.is_err() {
+            tracing::error!(table, "a source's thread could not be waited for");
+        }
+    }
+
+    pub(crate) fn source_statuses(&self) -> std::collections::BTreeMap<String, SourceStatus> {
+        self.sources.lock().statuses()
     }
 
     pub(crate) async fn plan_definition(&self, statement: &ParsedStatement) -> Result<Install, SqlError> {
@@ -466,6 +526,7 @@ impl Database {
             last_tick_duration: statistics.last_tick,
             tables,
             views,
+            sources: self.source_statuses(),
             rejected_rows: rejected,
             late_rows: statistics.late_rows,
             fsyncs: facts.fsyncs.load(Ordering::Relaxed),
@@ -509,6 +570,7 @@ impl Database {
 
     /// Stops taking writes, makes everything durable, stops the threads. Blocking.
     pub fn shutdown(&self) {
+        self.sources.lock().stop_all();
         if let Some(requests) = self.requests.lock().take() {
             let _ = requests.send(Request::Shutdown);
         }

@@ -119,6 +119,7 @@ impl Transient {
             request: None,
             accepted,
             duplicates: 0,
+            position: None,
             parts: vec![part],
         };
         if self.stepper.must_step_before(&entry) {
