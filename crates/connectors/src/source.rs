@@ -9,4 +9,4 @@ mod registry;
 
 pub use files::{FileBatch, FileFormat, FileOptions, FileSource, Position};
 pub use parallel::{FileOrder, ParallelFiles};
-pub use registry::Registry;
+pub use registry::{CheckOnly, Registry};

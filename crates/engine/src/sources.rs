@@ -107,6 +107,7 @@ impl Sources {
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
             durable,
+            sent: None,
         };
         let thread =
             std::thread::Builder::new().name(format!("source-{name}")).spawn(move || reader.run()).map_err(
@@ -200,6 +201,8 @@ struct Reader {
     stop: Arc<Stop>,
     /// Position of the last rows that are durable.
     durable: Option<String>,
+    /// What was handed to the log and not yet answered.
+    sent: Option<Sent>,
 }
 
 /// A record on its way to the log.
@@ -222,6 +225,11 @@ impl Reader {
             let before = self.durable.clone();
             let ended = catch_unwind(AssertUnwindSafe(|| self.read()))
                 .unwrap_or_else(|_| Ended::Failed(SourceError::permanent("the connector panicked")));
+            // Whatever happened, what is under way is known to be durable or not before anybody reads on.
+            let ended = match (self.settle(), ended) {
+                (Err(error), Ended::Finished) => Ended::Failed(error),
+                (_, ended) => ended,
+            };
             match ended {
                 Ended::Stopped => return,
                 Ended::Finished => return self.status.lock().state = SourceState::Finished,
@@ -253,7 +261,6 @@ impl Reader {
 
     fn read_on(&mut self) -> Result<Ended, SourceError> {
         let mut source = self.connectors.open(&self.spec, self.durable.as_deref())?;
-        let mut sent: Option<Sent> = None;
         loop {
             if self.stop.is_set() {
                 return Ok(Ended::Stopped);
@@ -262,7 +269,7 @@ impl Reader {
                 Poll::Rows(rows) => {
                     let position = rows.position.clone();
                     let Some(mut request) = self.prepare(rows)? else { continue };
-                    self.settle(&mut sent)?;
+                    self.settle()?;
                     if !self.wait_for_room() {
                         return Ok(Ended::Stopped);
                     }
@@ -271,14 +278,14 @@ impl Reader {
                     if self.requests.send(Request::Rows(Box::new(request))).is_err() {
                         return Ok(Ended::Stopped);
                     }
-                    sent = Some(Sent { answer, position });
+                    self.sent = Some(Sent { answer, position });
                 }
                 Poll::Wait(time) => {
-                    self.settle(&mut sent)?;
+                    self.settle()?;
                     self.stop.wait(time);
                 }
                 Poll::End => {
-                    self.settle(&mut sent)?;
+                    self.settle()?;
                     return Ok(Ended::Finished);
                 }
             }
@@ -322,8 +329,8 @@ impl Reader {
     }
 
     /// Waits until what was sent is durable.
-    fn settle(&mut self, sent: &mut Option<Sent>) -> Result<(), SourceError> {
-        let Some(Sent { answer, position }) = sent.take() else { return Ok(()) };
+    fn settle(&mut self) -> Result<(), SourceError> {
+        let Some(Sent { answer, position }) = self.sent.take() else { return Ok(()) };
         match answer.blocking_recv() {
             Ok(Ok(committed)) => {
                 let mut status = self.status.lock();

@@ -4,8 +4,12 @@ mod engine {
     mod generate;
     mod harness;
     mod match_recognize;
+    mod nexmark;
     mod oracle;
+    mod queries;
     mod slt;
+    mod sources;
     mod statements;
+    mod tpch;
     mod windows;
 }

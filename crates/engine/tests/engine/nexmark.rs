@@ -12,11 +12,7 @@ use super::harness::Harness;
 use super::queries::{Pending, Queries, file};
 
 /// What the engine can't maintain yet.
-const PENDING: &[Pending] = &[
-    ("q6", "OVER"),
-    ("q11", "SESSION window"),
-    ("q13", "FOR SYSTEM_TIME AS OF"),
-];
+const PENDING: &[Pending] = &[("q6", "OVER"), ("q11", "SESSION window"), ("q13", "FOR SYSTEM_TIME AS OF")];
 
 const EVENTS: u64 = 24_000;
 
@@ -47,17 +43,21 @@ impl Feed {
     fn ingest(&mut self, db: &Harness, events: u64) -> bool {
         let until = (self.position + events).min(EVENTS);
         for (table, source) in &self.tables {
-            let (numbers, _) = source.numbers(self.position, until, usize::MAX.min(1 << 20));
+            let (numbers, _) = source.numbers(self.position, until, (until - self.position) as usize);
             if numbers.is_empty() {
                 continue;
             }
             let columns = source.options().table.columns();
-            let schema = Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>());
+            let schema =
+                Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>());
             let arrays = columns.iter().map(|(name, _)| source.column(name, &numbers, 0)).collect();
             let rows = RecordBatch::try_new(Arc::new(schema), arrays).unwrap();
             if table == "bid" {
                 let p_time: ArrayRef =
-                    Arc::new(TimestampMicrosecondArray::from(vec![source.time_us(self.position); rows.num_rows()]));
+                    Arc::new(TimestampMicrosecondArray::from(vec![
+                        source.time_us(self.position);
+                        rows.num_rows()
+                    ]));
                 let bidder: ArrayRef = Arc::clone(rows.column(1));
                 assert!(bidder.as_any().is::<Int64Array>());
                 let arriving = Schema::new(vec![
@@ -139,7 +139,11 @@ fn closed_windows_equal_the_batch_answer() {
             let query = file("nexmark", &format!("{name}.sql"));
             let wanted = db.run(&format!("SELECT * FROM ({query}) AS q WHERE {closed}"));
             assert!(!wanted.is_empty());
-            assert_eq!(db.run(&format!("SELECT * FROM {name}_closed")), wanted, "{name} at {workers} workers");
+            assert_eq!(
+                db.run(&format!("SELECT * FROM {name}_closed")),
+                wanted,
+                "{name} at {workers} workers"
+            );
         }
     }
 }

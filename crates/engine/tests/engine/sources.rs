@@ -51,7 +51,10 @@ fn a_source_goes_on_where_its_log_ends() {
     db.run("FLUSH");
     let interrupted = db.run("SELECT * FROM total");
     assert!(interrupted[0].starts_with("46000 | "), "{interrupted:?}");
-    assert!(interrupted[0].ends_with(" | 46000"), "DEFAULT fills what the source leaves out: {interrupted:?}");
+    assert!(
+        interrupted[0].ends_with(" | 46000"),
+        "DEFAULT fills what the source leaves out: {interrupted:?}"
+    );
     let rows = db.run("SELECT auction, bidder, price, date_time FROM bid");
 
     let whole = Harness::new(1);
@@ -59,7 +62,10 @@ fn a_source_goes_on_where_its_log_ends() {
     whole.run(BID);
     until("the end", || state(&whole, "bid") == "finished");
     whole.run("FLUSH");
-    assert!(rows == whole.run("SELECT auction, bidder, price, date_time FROM bid"), "the same rows as without restarts");
+    assert!(
+        rows == whole.run("SELECT auction, bidder, price, date_time FROM bid"),
+        "the same rows as without restarts"
+    );
     assert_eq!(whole.run("SHOW SOURCES"), ["bid | nexmark | finished | 46000 | 50000 | NULL"]);
 }
 
@@ -70,9 +76,11 @@ fn definitions_of_sources_are_checked() {
     db.database().attach_connectors(Arc::new(Registry)).unwrap();
     let error = db.error("CREATE SOURCE s (a INT) WITH (connector = 'nexmrak')");
     assert_eq!((error.state.code(), error.position), ("22023", Some(31)));
-    let error = db.error("CREATE SOURCE s (price INT) WITH (connector = 'nexmark', nexmark.table.type = 'Bids')");
+    let error =
+        db.error("CREATE SOURCE s (price INT) WITH (connector = 'nexmark', nexmark.table.type = 'Bids')");
     assert_eq!((error.state.code(), error.position), ("22023", Some(58)));
-    let error = db.error("CREATE SOURCE s (prize INT) WITH (connector = 'nexmark', nexmark.table.type = 'Bid')");
+    let error =
+        db.error("CREATE SOURCE s (prize INT) WITH (connector = 'nexmark', nexmark.table.type = 'Bid')");
     assert!(error.message.contains("no column \"prize\"") && error.hint.unwrap().contains("price"));
     assert_eq!(db.error("CREATE SOURCE s (a INT)").state.code(), "42P17");
     assert_eq!(db.error("CREATE TABLE s (a INT) FORMAT PLAIN ENCODE JSON").state.code(), "42P17");
@@ -170,7 +178,7 @@ impl Source for Numbers {
 fn a_source_that_fails_is_tried_again_from_its_last_durable_row() {
     let db = Harness::new(1);
     let connectors = Arc::new(Troubled { opened: AtomicU64::new(0) });
-    db.database().attach_connectors(connectors.clone()).unwrap();
+    db.database().attach_connectors(Arc::<Troubled>::clone(&connectors)).unwrap();
     db.run("CREATE SOURCE numbers (n BIGINT, CHECK (n <> 7)) WITH (connector = 'flaky')");
     until("the end", || state(&db, "numbers") == "finished");
     assert_eq!(connectors.opened.load(Ordering::Relaxed), 4);
@@ -190,11 +198,11 @@ fn a_source_that_cannot_go_on_says_why() {
     assert_eq!(
         db.run("SHOW SOURCES"),
         [
-            "broken | mistaken | failed | 490 | 491 | the connector panicked",
+            "broken | mistaken | failed | 500 | 501 | the connector panicked",
             "shut | closed | failed | 0 | NULL | the shop is closed (hint: come back tomorrow)"
         ]
     );
     db.run("FLUSH");
-    assert_eq!(db.run("SELECT count(*) FROM broken"), ["490"]);
+    assert_eq!(db.run("SELECT count(*) FROM broken"), ["500"]);
     db.run("DROP SOURCE shut; DROP SOURCE broken");
 }

@@ -99,18 +99,39 @@ fn change(db: &Harness, rng: &mut Rng) {
     let mut some = |key: &str| format!("({key} * 7919 + {}) % 20 = {}", rng.u32(..1000), rng.u32(..20));
     let statements = [
         format!("DELETE FROM lineitem WHERE {}", some("(l_orderkey * 7 + l_linenumber)")),
-        format!("UPDATE lineitem SET l_quantity = l_quantity + 1, l_discount = 0.07 WHERE {}", some("(l_orderkey * 7 + l_linenumber)")),
-        format!("UPDATE lineitem SET l_receiptdate = l_commitdate WHERE {}", some("(l_orderkey + l_linenumber)")),
-        format!("UPDATE lineitem SET l_suppkey = l_suppkey % 50 + 1 WHERE {}", some("(l_orderkey * 3 + l_linenumber)")),
+        format!(
+            "UPDATE lineitem SET l_quantity = l_quantity + 1, l_discount = 0.07 WHERE {}",
+            some("(l_orderkey * 7 + l_linenumber)")
+        ),
+        format!(
+            "UPDATE lineitem SET l_receiptdate = l_commitdate WHERE {}",
+            some("(l_orderkey + l_linenumber)")
+        ),
+        format!(
+            "UPDATE lineitem SET l_suppkey = l_suppkey % 50 + 1 WHERE {}",
+            some("(l_orderkey * 3 + l_linenumber)")
+        ),
         format!("DELETE FROM orders WHERE {}", some("o_orderkey")),
-        format!("UPDATE orders SET o_custkey = o_custkey % 750 + 1, o_orderpriority = '1-URGENT' WHERE {}", some("o_orderkey")),
+        format!(
+            "UPDATE orders SET o_custkey = o_custkey % 750 + 1, o_orderpriority = '1-URGENT' WHERE {}",
+            some("o_orderkey")
+        ),
         format!("DELETE FROM customer WHERE {}", some("c_custkey")),
-        format!("UPDATE customer SET c_acctbal = c_acctbal - 500, c_mktsegment = 'BUILDING' WHERE {}", some("c_custkey")),
+        format!(
+            "UPDATE customer SET c_acctbal = c_acctbal - 500, c_mktsegment = 'BUILDING' WHERE {}",
+            some("c_custkey")
+        ),
         format!("DELETE FROM part WHERE {}", some("p_partkey")),
         format!("UPDATE part SET p_size = 15, p_brand = 'Brand#23' WHERE {}", some("p_partkey")),
         format!("DELETE FROM partsupp WHERE {}", some("(ps_partkey * 5 + ps_suppkey)")),
-        format!("UPDATE partsupp SET ps_supplycost = 1.00, ps_availqty = ps_availqty + 100 WHERE {}", some("(ps_partkey * 5 + ps_suppkey)")),
-        format!("UPDATE supplier SET s_nationkey = (s_nationkey + 1) % 25, s_comment = 'Customer Complaints' WHERE {}", some("s_suppkey")),
+        format!(
+            "UPDATE partsupp SET ps_supplycost = 1.00, ps_availqty = ps_availqty + 100 WHERE {}",
+            some("(ps_partkey * 5 + ps_suppkey)")
+        ),
+        format!(
+            "UPDATE supplier SET s_nationkey = (s_nationkey + 1) % 25, s_comment = 'Customer Complaints' WHERE {}",
+            some("s_suppkey")
+        ),
         format!("DELETE FROM supplier WHERE {}", some("s_suppkey")),
         "UPDATE nation SET n_regionkey = 3 WHERE n_name = 'MOROCCO'".to_string(),
     ];

@@ -1,5 +1,7 @@
 //! The workloads over user behaviour that other engines are measured with, in our dialect.
 
+use crate::failure::{Failure, Result};
+
 pub const TABLE: &str = "CREATE TABLE ub (user_id BIGINT, item_id BIGINT, category_id BIGINT, behavior TEXT, \
      ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
 
@@ -32,8 +34,48 @@ pub const VIEWS: &[(&str, &str, bool)] = &[
          GROUP BY window_start, window_end, category_id, behavior",
         true,
     ),
+    (
+        "w4",
+        "SELECT user_id, window_start, window_end, COUNT(*) FILTER (WHERE behavior = 'pv') AS pv, \
+         COUNT(*) FILTER (WHERE behavior = 'cart') AS cart, COUNT(*) FILTER (WHERE behavior = 'buy') AS buy \
+         FROM TABLE(SESSION(TABLE ub PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '30' MINUTES)) \
+         GROUP BY user_id, window_start, window_end",
+        true,
+    ),
+    (
+        "w6a",
+        "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '10' MINUTE PRECEDING AND CURRENT ROW) AS c10m FROM ub",
+        true,
+    ),
+    (
+        "w6b",
+        "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '10' MINUTE PRECEDING AND CURRENT ROW) AS c10m, \
+         COUNT(DISTINCT item_id) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '1' HOUR PRECEDING AND CURRENT ROW) AS items1h FROM ub",
+        true,
+    ),
+    (
+        "w7",
+        "SELECT c.user_id, c.item_id, c.ts AS cart_ts, b.ts AS buy_ts \
+         FROM (SELECT * FROM ub WHERE behavior = 'cart') AS c JOIN (SELECT * FROM ub WHERE behavior = 'buy') AS b \
+         ON c.user_id = b.user_id AND c.item_id = b.item_id \
+         AND b.ts BETWEEN c.ts AND c.ts + INTERVAL '1' HOUR",
+        false,
+    ),
     ("w8", "SELECT item_id, COUNT(*) AS cnt FROM ub GROUP BY item_id", false),
 ];
+
+/// `shopstream bench statements w1`: what creates the table and the workload's view, to be run in a server.
+pub fn print(arguments: &[String]) -> Result {
+    println!("{TABLE};");
+    for name in arguments {
+        let statement = create(name).ok_or_else(|| Failure::usage(format!("unknown view \"{name}\"")))?;
+        println!("{statement};");
+    }
+    Ok(())
+}
 
 /// The statement that creates a workload's view.
 pub fn create(name: &str) -> Option<String> {

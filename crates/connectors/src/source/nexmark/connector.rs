@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use dataflow::{DecodedRows, Poll, Source, SourceError, SourceRows, SourceSpec};
@@ -18,6 +19,8 @@ const PORTION: Duration = Duration::from_millis(10);
 pub struct NexmarkSource {
     events: Events,
     schema: SchemaRef,
+    /// Per column of the schema: it is made; else its DEFAULT applies.
+    made: Vec<bool>,
     /// Number of the next event.
     position: u64,
     /// Where and when this run began, for pacing.
@@ -37,7 +40,10 @@ impl NexmarkSource {
                 .with_hint("leave FORMAT out, or say FORMAT NATIVE ENCODE NATIVE"));
         }
         let known = options.table.columns();
-        for field in spec.schema.fields() {
+        for (field, optional) in spec.schema.fields().iter().zip(&spec.optional) {
+            if *optional && known.iter().all(|(name, _)| name != field.name()) {
+                continue;
+            }
             let Some((_, from)) = known.iter().find(|(name, _)| name == field.name()) else {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
                 let message =
@@ -66,13 +72,12 @@ impl NexmarkSource {
                 SourceError::permanent(format!("'{text}' is not a position of connector \"nexmark\""))
             })?,
         };
+        let known = options.table.columns();
+        let made =
+            spec.schema.fields().iter().map(|f| known.iter().any(|(name, _)| name == f.name())).collect();
         let begun = (position, Instant::now());
-        Ok(NexmarkSource {
-            events: Events::new(options),
-            schema: SchemaRef::clone(&spec.schema),
-            position,
-            begun,
-        })
+        let schema = SchemaRef::clone(&spec.schema);
+        Ok(NexmarkSource { events: Events::new(options), schema, made, position, begun })
     }
 
     /// Events that may have been made by now.
@@ -94,7 +99,11 @@ impl NexmarkSource {
             .schema
             .fields()
             .iter()
-            .map(|field| {
+            .zip(&self.made)
+            .map(|(field, is_made)| {
+                if !is_made {
+                    return Ok(new_null_array(field.data_type(), numbers.len()));
+                }
                 let made = self.events.column(field.name(), numbers, now_us);
                 cast_with_options(&made, field.data_type(), &options)
             })
@@ -131,7 +140,11 @@ impl Source for NexmarkSource {
         self.position = next;
         let count = batch.num_rows() as u32;
         let rows = DecodedRows {
-            absent: vec![None; batch.num_columns()],
+            absent: self
+                .made
+                .iter()
+                .map(|made| (!made).then(|| BooleanBuffer::new_set(batch.num_rows())))
+                .collect(),
             batch,
             row_numbers: (0..count).collect(),
             raw_ranges: Vec::new(),

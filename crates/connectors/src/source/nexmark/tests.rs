@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
-use dataflow::{Connectors, Poll, Source, SourceSpec};
+use dataflow::{Connectors, Poll, SourceSpec};
 
 use super::*;
 use crate::source::Registry;
@@ -23,6 +23,7 @@ fn spec(table: NexmarkTable, options: &[(&str, &str)]) -> SourceSpec {
         connector: "nexmark".into(),
         options: all,
         format: None,
+        optional: vec![false; fields.len()],
         schema: Arc::new(Schema::new(fields)),
     }
 }
@@ -161,6 +162,16 @@ fn columns_can_be_left_out_and_have_other_types() {
     let (rows, _) = read(&spec, None);
     assert_eq!((rows.num_rows(), rows.schema()), (460, Arc::clone(&spec.schema)));
     assert_eq!(rows.column(2).null_count(), 0);
+    // A column that the generator doesn't know is an error, unless it has a DEFAULT.
+    let fields =
+        spec.schema.fields().iter().cloned().chain([Arc::new(Field::new("seen", DataType::Int64, true))]);
+    spec.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    spec.optional = vec![false; 4];
+    assert!(Registry.check(&spec).unwrap_err().message.contains("has no column \"seen\""));
+    spec.optional[3] = true;
+    let Poll::Rows(more) = Registry.open(&spec, None).unwrap().poll().unwrap() else { panic!("rows") };
+    let absent: Vec<bool> = more.rows.absent.iter().map(|a| a.as_ref().is_some_and(|a| a.value(0))).collect();
+    assert_eq!(absent, [false, false, false, true]);
 }
 
 #[test]
@@ -177,6 +188,7 @@ fn mistakes_are_named() {
     assert!(text.contains("takes a whole number from 1"), "{text}");
     let mut wrong = spec(NexmarkTable::Person, &[]);
     wrong.schema = Arc::new(Schema::new(vec![Field::new("prize", DataType::Int64, true)]));
+    wrong.optional = vec![false];
     assert!(Registry.check(&wrong).unwrap_err().message.contains("has no column \"prize\""));
     wrong.options.insert("nexmark.table.type".into(), "Bids".into());
     assert!(Registry.check(&wrong).unwrap_err().message.contains("no Nexmark table 'Bids'"));
