@@ -195,9 +195,9 @@ def table(results):
     if ratios:
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         text += f"\nNexmark from files: {len(ratios)} queries beside Flink, geometric mean {mean:.1f} times its events per second, least {min(ratios):.1f} times.\n"
-    errors = [(label, side["error"]) for label, side in sides(results) if "error" in side]
+    errors = [(label, side["error"].strip().removeprefix("error: ")) for label, side in sides(results) if "error" in side]
     if errors:
-        text += "\nWithout a figure:\n\n" + "".join(f"- {label}: {error.strip().splitlines()[0]}\n" for label, error in errors)
+        text += "\nWithout a figure:\n\n" + "".join(f"- {label}: {error.splitlines()[0]}\n" for label, error in errors)
     return text
 
 
@@ -217,7 +217,7 @@ def row(label, ours, flink):
         if not figures or speed(figures) is None:
             return ["-"] * 3
         cpu = figures.get("cpu_seconds")
-        return [f"{speed(figures)/1e3:,.0f}", "-" if cpu is None else f"{cpu:.1f}", f"{figures['peak_memory_mb']:.0f}"]
+        return [f"{speed(figures)/1e3:,.{0 if speed(figures) >= 1e5 else 1}f}", "-" if cpu is None else f"{cpu:.1f}", f"{figures['peak_memory_mb']:.0f}"]
 
     ratio, memory = None, "-"
     if ours and flink and speed(ours) and speed(flink):

@@ -4,6 +4,8 @@
 //!  ingest, sessions --> writer thread (log) --> driver thread (engine) --> published --> snapshots, subscriptions
 //! ```
 
+mod connectors;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use dataflow::{Connectors, DecodedRows, Tick};
+use dataflow::{DecodedRows, Tick};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -393,36 +395,6 @@ impl Database {
             self.stop_source(name).await;
         }
         Ok(())
-    }
-
-    /// Gives the database its connectors: tables that have one begin to be filled, and CREATE can name them.
-    ///
-    /// # Errors
-    /// When a thread can't be started. A source that can't be opened shows that in its status.
-    pub fn attach_connectors(&self, connectors: Arc<dyn Connectors>) -> Result<(), SqlError> {
-        self.sources.lock().connectors = Some(connectors);
-        let catalog = self.catalog();
-        catalog.tables.values().filter(|t| t.connector.is_some()).try_for_each(|t| self.start_source(t))
-    }
-
-    fn start_source(&self, table: &Arc<TableDef>) -> Result<(), SqlError> {
-        let constraints = self.constraints(table)?;
-        let stopped = || SqlError::new(SqlState::AdminShutdown, "the database is shutting down");
-        let requests = self.requests.lock().clone().ok_or_else(stopped)?;
-        self.sources.lock().start(constraints, requests, Arc::clone(&self.shared.facts))
-    }
-
-    async fn stop_source(&self, table: &str) {
-        let Some(running) = self.sources.lock().take(table) else { return };
-        // It ends after what it is doing at the moment; that may be waiting for the network.
-        let joined = tokio::task::spawn_blocking(move || running.join()).await;
-        if joined.is_err() {
-            tracing::error!(table, "a source's thread could not be waited for");
-        }
-    }
-
-    pub(crate) fn source_statuses(&self) -> std::collections::BTreeMap<String, SourceStatus> {
-        self.sources.lock().statuses()
     }
 
     pub(crate) async fn plan_definition(&self, statement: &ParsedStatement) -> Result<Install, SqlError> {
