@@ -6,7 +6,7 @@
 
 mod connectors;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,6 +22,7 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
+use sql::planner::QueryStop;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
 use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
@@ -391,8 +392,14 @@ impl Database {
         if let Some(table) = fed {
             self.start_source(&table)?;
         }
-        for name in dropped.iter().flatten() {
-            self.stop_source(name).await;
+        if let Some(names) = dropped {
+            for name in &names {
+                self.stop_source(name).await;
+            }
+            // A request that is under way with a dropped table may put it back; it goes with the next drop.
+            let catalog = self.catalog();
+            let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
+            self.constraints.write().retain(|id, _| tables.contains(id));
         }
         Ok(())
     }
@@ -404,10 +411,11 @@ impl Database {
         definition::plan(statement, id, &catalog, &properties, &self.base).await
     }
 
-    /// Runs a query on its own threads; dropping the stream stops it at its next row.
+    /// Runs a query on its own threads; dropping the stream stops it, between two rows and within joins.
     pub(crate) fn on_query_threads(
         &self,
         start: impl FnOnce() -> datafusion::error::Result<SendableRecordBatchStream> + Send + 'static,
+        stop: QueryStop,
     ) -> BoxStream<'static, datafusion::error::Result<RecordBatch>> {
         let (sender, receiver) = mpsc::channel(QUERY_BATCHES_AHEAD);
         let query = async move {
@@ -422,7 +430,8 @@ impl Database {
                 }
             }
         };
-        let task = self.queries.lock().as_ref().map(|runtime| AbortOnDrop(runtime.spawn(query)));
+        let task =
+            self.queries.lock().as_ref().map(|runtime| StopOnDrop { task: runtime.spawn(query), stop });
         futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
             receiver.recv().await.map(|batch| (batch, (receiver, task)))
         })
@@ -462,6 +471,11 @@ impl Database {
                 format!("tick {tick} was not reached within {} ms", timeout.as_millis()),
             )),
         }
+    }
+
+    /// The clock at the last tick, which now() stands for in materialized views; `None` before the first record.
+    pub fn clock_us(&self) -> Option<i64> {
+        Some(self.shared.facts.clock_us.load(Ordering::Relaxed)).filter(|us| *us != i64::MIN)
     }
 
     pub fn status(&self) -> Status {
@@ -554,11 +568,15 @@ impl Database {
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct StopOnDrop {
+    task: tokio::task::JoinHandle<()>,
+    stop: QueryStop,
+}
 
-impl Drop for AbortOnDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop.stop();
+        self.task.abort();
     }
 }
 
@@ -636,3 +654,6 @@ fn log_error(error: LogError) -> SqlError {
     };
     SqlError::new(state, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

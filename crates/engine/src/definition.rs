@@ -236,7 +236,7 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<(), SqlError> {
 }
 
 fn is_clock_or_random(name: &str) -> bool {
-    ["now", "current_date", "current_time", "random", "uuid"].contains(&name)
+    ["current_time", "random", "uuid"].contains(&name)
 }
 
 fn check_index(catalog: &Catalog, index: &IndexDef) -> Result<(), SqlError> {

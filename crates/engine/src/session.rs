@@ -14,6 +14,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use sql::planner::QueryStop;
 use sql::{ParsedStatement, SqlError, SqlState, Statement};
 
 use crate::api::{BatchStream, CopyTarget, Description, Outcome, RowsTag};
@@ -31,6 +32,15 @@ pub(crate) struct BoundQuery {
     pub plan: LogicalPlan,
     pub state: SessionState,
     scope: Arc<QueryScope>,
+    /// Names of the result's columns, where they are not the plan's: some are equal.
+    names: Option<Vec<String>>,
+}
+
+/// The columns of a result under their names, where those are not the plan's.
+fn named(names: Option<&[String]>, schema: SchemaRef) -> SchemaRef {
+    let Some(names) = names else { return schema };
+    let fields = schema.fields().iter().zip(names).map(|(field, name)| Field::clone(field).with_name(name));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 impl Session {
@@ -53,6 +63,11 @@ impl Session {
         self.settings.lock().get(&name.to_lowercase()).cloned()
     }
 
+    /// Settings that have a value in this session, in lower case.
+    pub(crate) fn setting_names(&self) -> Vec<String> {
+        self.settings.lock().keys().cloned().collect()
+    }
+
     /// Binds without running. `given` are the types that the client announced for `$1`, `$2`, ..., where it did.
     pub async fn describe(
         &self,
@@ -65,7 +80,7 @@ impl Session {
                 let bound = self.bind(query, &statement.sql).await.map_err(at)?;
                 let parameters = parameter_types(&bound.plan)?;
                 let columns = described_columns(bound.plan, &parameters, given);
-                Ok(Description { parameters, columns: Some(columns) })
+                Ok(Description { parameters, columns: Some(named(bound.names.as_deref(), columns)) })
             }
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 crate::dml::describe(self, statement).await.map_err(at)
@@ -182,8 +197,8 @@ impl Session {
     pub(crate) async fn bind(&self, query: &ast::Query, sql: &str) -> Result<BoundQuery, SqlError> {
         let scope = self.scope();
         let state = scope.state();
-        let plan = sql::planner::bind_query(&state, query, sql).await?;
-        Ok(BoundQuery { plan, state, scope })
+        let sql::planner::BoundOutput { plan, names } = sql::planner::bind_output(&state, query, sql).await?;
+        Ok(BoundQuery { plan, state, scope, names })
     }
 
     pub(crate) async fn rows(
@@ -203,7 +218,9 @@ impl Session {
         parameters: Vec<ScalarValue>,
     ) -> Result<(SchemaRef, BatchStream), SqlError> {
         let convert = |e| sql::planner::from_datafusion(e, "");
-        let BoundQuery { plan, state, scope } = bound;
+        let BoundQuery { plan, mut state, scope, names } = bound;
+        let stop = QueryStop::default();
+        state.config_mut().set_extension(Arc::new(stop.clone()));
         let expected = parameter_types(&plan)?.len();
         if parameters.len() < expected {
             return Err(SqlError::new(
@@ -218,11 +235,12 @@ impl Session {
             let values = ParamValues::List(parameters.into_iter().map(Into::into).collect());
             plan.with_param_values(values).map_err(convert)?
         };
-        let schema = plain_schema(plan.schema());
+        let schema = named(names.as_deref(), plain_schema(plan.schema()));
         scope.set_snapshot(self.database.snapshot(&scope.wanted()));
         let physical = state.create_physical_plan(&plan).await.map_err(convert)?;
         let out = Arc::clone(&schema);
-        let stream = self.database.on_query_threads(move || execute_stream(physical, state.task_ctx()));
+        let start = move || execute_stream(physical, state.task_ctx());
+        let stream = self.database.on_query_threads(start, stop);
         let stream = stream.map(move |batch| {
             let batch = batch.map_err(|e| sql::planner::from_datafusion(e, ""))?;
             // The optimizer may widen a decimal on the way (sums of sums); what was announced holds.

@@ -1,15 +1,20 @@
 //! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
 
 mod engine {
+    mod clock;
     mod generate;
+    mod generate_select;
+    mod generate_windows;
     mod harness;
     mod match_recognize;
     mod nexmark;
     mod oracle;
+    mod over;
     mod queries;
     mod slt;
     mod sources;
     mod statements;
+    mod subscriptions;
     mod tpch;
     mod windows;
 }

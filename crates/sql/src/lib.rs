@@ -6,6 +6,7 @@
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
+pub mod aggregates;
 pub mod catalog;
 pub mod duration;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod functions;
 pub mod match_recognize;
 pub mod parser;
 pub mod planner;
+pub mod session_tvf;
 pub mod statement;
 pub mod suggest;
 pub mod types;
@@ -28,6 +30,7 @@ pub use planner::{
     PlannerConfig, bind_expr, bind_query, bind_statement, bind_table, checked_physical_expr, from_datafusion,
     optimize_for_streaming, session_context, session_state,
 };
+pub use session_tvf::SessionTvf;
 pub use statement::{ParsedStatement, Statement};
 pub use window_tvf::{WindowKind, WindowTvf};
 

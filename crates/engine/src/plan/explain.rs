@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::{PlanKind, PlanNode, StreamPlan};
 use crate::operators::join::JoinKind;
+use crate::operators::over::Release;
+use crate::operators::temporal_filter::Side;
 use crate::operators::{Emit, Expiry};
 
 /// One line per operator, indented by depth; shared inputs are printed where they are first read.
@@ -43,6 +45,11 @@ pub fn describe(node: &PlanNode) -> String {
             }
             text
         }
+        PlanKind::Constant(rows) => format!("values rows={}", rows.num_rows()),
+        PlanKind::Unnest(spec) => {
+            let unnested = spec.columns.iter().filter(|c| c.element_of().is_some()).count();
+            format!("unnest arrays={unnested}")
+        }
         PlanKind::Expand(spec) => format!("expand window={:?}", spec.kind),
         PlanKind::Aggregate(spec) => format!(
             "aggregate by=[{}] calls={} emit={} state=one entry per group{}",
@@ -67,6 +74,22 @@ pub fn describe(node: &PlanNode) -> String {
             if spec.append_only { "the best rows of a partition" } else { "all rows of a partition" },
             freed(spec.expiry)
         ),
+        PlanKind::Over(spec) => {
+            let order: Vec<usize> = spec.order.iter().map(|(column, _)| *column).collect();
+            let calls: Vec<&str> = spec.calls.iter().map(|call| call.output.name().as_str()).collect();
+            format!(
+                "over partition=[{}] order=[{}] calls=[{}] emit={} state=all rows of a partition{}",
+                names(&spec.partition, &node.schema),
+                names(&order, &node.schema),
+                calls.join(", "),
+                emit(&spec.emit),
+                match spec.release {
+                    Release::Never => ", kept until the view is dropped",
+                    Release::Partition(_) => ", freed when the watermark closes the window",
+                    Release::Order(_) => ", freed when the watermark has passed all frames that hold the row",
+                }
+            )
+        }
         PlanKind::Join(spec) => {
             let kind = match spec.kind {
                 JoinKind::Inner if spec.on.is_empty() => "cross",
@@ -98,6 +121,15 @@ pub fn describe(node: &PlanNode) -> String {
             text
         }
         PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
+        PlanKind::TemporalFilter(spec) => {
+            let (operator, kept) = match spec.side {
+                Side::Above { inclusive: false } => (">", "rows that are there, freed when they leave"),
+                Side::Above { inclusive: true } => (">=", "rows that are there, freed when they leave"),
+                Side::Below { inclusive: false } => ("<", "rows that wait, freed when they come"),
+                Side::Below { inclusive: true } => ("<=", "rows that wait, freed when they come"),
+            };
+            format!("temporal filter [value {operator} {}] state={kept}", spec.threshold)
+        }
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
     };

@@ -13,16 +13,7 @@ use super::harness::Harness;
 use super::queries::{Pending, Queries, file};
 
 /// What the engine can't maintain yet.
-const PENDING: &[Pending] = &[
-    ("q4", "JOIN is not supported"),
-    ("q11", "join without an equality"),
-    ("q13", "LEFT JOIN is not supported"),
-    ("q16", "JOIN is not supported"),
-    ("q18", "JOIN is not supported"),
-    ("q20", "JOIN is not supported"),
-    ("q21", "JOIN is not supported"),
-    ("q22", "JOIN is not supported"),
-];
+const PENDING: &[Pending] = &[];
 
 /// 50 suppliers, 1,000 parts, 750 customers, 7,500 orders, some 30,000 line items.
 const SCALE: f64 = 0.005;

@@ -38,22 +38,22 @@ pub const VIEWS: &[(&str, &str, bool)] = &[
         "w4",
         "SELECT user_id, window_start, window_end, COUNT(*) FILTER (WHERE behavior = 'pv') AS pv, \
          COUNT(*) FILTER (WHERE behavior = 'cart') AS cart, COUNT(*) FILTER (WHERE behavior = 'buy') AS buy \
-         FROM TABLE(SESSION(TABLE ub PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '30' MINUTES)) \
+         FROM SESSION(ub PARTITION BY user_id, ts, INTERVAL '30 minutes') \
          GROUP BY user_id, window_start, window_end",
         true,
     ),
     (
         "w6a",
         "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
-         RANGE BETWEEN INTERVAL '10' MINUTE PRECEDING AND CURRENT ROW) AS c10m FROM ub",
+         RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW) AS c10m FROM ub",
         true,
     ),
     (
         "w6b",
         "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
-         RANGE BETWEEN INTERVAL '10' MINUTE PRECEDING AND CURRENT ROW) AS c10m, \
+         RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW) AS c10m, \
          COUNT(DISTINCT item_id) OVER (PARTITION BY user_id ORDER BY ts \
-         RANGE BETWEEN INTERVAL '1' HOUR PRECEDING AND CURRENT ROW) AS items1h FROM ub",
+         RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS items1h FROM ub",
         true,
     ),
     (
@@ -61,7 +61,7 @@ pub const VIEWS: &[(&str, &str, bool)] = &[
         "SELECT c.user_id, c.item_id, c.ts AS cart_ts, b.ts AS buy_ts \
          FROM (SELECT * FROM ub WHERE behavior = 'cart') AS c JOIN (SELECT * FROM ub WHERE behavior = 'buy') AS b \
          ON c.user_id = b.user_id AND c.item_id = b.item_id \
-         AND b.ts BETWEEN c.ts AND c.ts + INTERVAL '1' HOUR",
+         AND b.ts BETWEEN c.ts AND c.ts + INTERVAL '1 hour'",
         false,
     ),
     ("w8", "SELECT item_id, COUNT(*) AS cnt FROM ub GROUP BY item_id", false),
