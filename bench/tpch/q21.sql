@@ -1,4 +1,4 @@
--- Suppliers who kept orders waiting.
+-- Suppliers who kept orders waiting. China, because a small scale factor has no suppliers in Saudi Arabia.
 SELECT s_name, COUNT(*) AS numwait
 FROM supplier, lineitem AS l1, orders, nation
 WHERE s_suppkey = l1.l_suppkey
@@ -15,7 +15,7 @@ WHERE s_suppkey = l1.l_suppkey
       AND l3.l_receiptdate > l3.l_commitdate
   )
   AND s_nationkey = n_nationkey
-  AND n_name = 'SAUDI ARABIA'
+  AND n_name = 'CHINA'
 GROUP BY s_name
 ORDER BY numwait DESC, s_name
 LIMIT 100

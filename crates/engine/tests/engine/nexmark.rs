@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::harness::Harness;
 use super::queries::{Pending, Queries, file};
 
-/// What the engine can't maintain yet.
+/// What the engine can't maintain: a join that isn't taken back when its right side changes later.
 const PENDING: &[Pending] = &[("q13", "FOR SYSTEM_TIME AS OF")];
 
 const EVENTS: u64 = 24_000;

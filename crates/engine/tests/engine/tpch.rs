@@ -12,7 +12,7 @@ use tpchgen::generators as dbgen;
 use super::harness::Harness;
 use super::queries::{Pending, Queries, file};
 
-/// What the engine can't maintain yet.
+/// What the engine can't maintain: nothing.
 const PENDING: &[Pending] = &[];
 
 /// 50 suppliers, 1,000 parts, 750 customers, 7,500 orders, some 30,000 line items.
