@@ -121,6 +121,7 @@ pub async fn run(
             request: None,
             accepted: if change.kind == Kind::Insert { count as u64 } else { 0 },
             duplicates: 0,
+            position: None,
             parts: vec![part],
         };
         let committed = database.submit(RowsRequest { entry, encoded, reply: None }).await?;

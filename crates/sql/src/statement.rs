@@ -20,6 +20,7 @@ pub enum ObjectKind {
     View,
     MaterializedView,
     Index,
+    Source,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

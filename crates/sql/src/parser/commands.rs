@@ -59,7 +59,7 @@ pub(super) const REFUSED: [&str; 47] = [
 ];
 
 /// What may follow CREATE and DROP elsewhere.
-const REFUSED_OBJECTS: [&str; 44] = [
+const REFUSED_OBJECTS: [&str; 43] = [
     "ACCESS",
     "AGGREGATE",
     "ALERT",
@@ -95,7 +95,6 @@ const REFUSED_OBJECTS: [&str; 44] = [
     "SEQUENCE",
     "SERVER",
     "SINK",
-    "SOURCE",
     "STATISTICS",
     "SUBSCRIPTION",
     "TABLESPACE",
@@ -111,6 +110,8 @@ impl StatementParser<'_> {
         self.expect(&["DROP"])?;
         let kind = if self.accept(&["TABLE"]) {
             ObjectKind::Table
+        } else if self.accept(&["SOURCE"]) {
+            ObjectKind::Source
         } else if self.accept(&["MATERIALIZED", "VIEW"]) {
             ObjectKind::MaterializedView
         } else if self.accept(&["VIEW"]) {
