@@ -11,6 +11,7 @@ pub mod duration;
 pub mod error;
 pub mod functions;
 pub mod match_recognize;
+pub mod functions_sql;
 pub mod parser;
 pub mod planner;
 pub mod statement;
@@ -23,6 +24,7 @@ pub use catalog::{
 };
 pub use error::{SqlError, SqlState};
 pub use match_recognize::MatchRecognize;
+pub use functions_sql::{FunctionDef, SqlFunctions};
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{
     PlannerConfig, bind_expr, bind_query, bind_statement, bind_table, checked_physical_expr, from_datafusion,

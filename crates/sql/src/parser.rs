@@ -17,6 +17,7 @@ mod create_table;
 mod create_view;
 mod errors;
 pub(crate) mod match_recognize;
+mod functions;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -116,6 +117,7 @@ impl<'a> StatementParser<'a> {
             "INSERT" | "UPDATE" | "DELETE" => self.data_change(&word),
             "CREATE" => self.create(),
             "DROP" => self.drop(),
+            "COMMENT" => self.comment(),
             "SHOW" => self.show(),
             "SET" => self.set(),
             "RESET" => self.reset(),

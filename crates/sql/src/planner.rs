@@ -6,9 +6,11 @@
 //! ```
 
 mod checked;
+mod compatibility;
 mod definitions;
 mod errors;
 mod match_recognize;
+mod parameters;
 mod relations;
 mod streaming;
 #[cfg(test)]
@@ -33,10 +35,12 @@ use datafusion::sql::parser::Statement as PlannerStatement;
 use datafusion::sql::sqlparser::ast;
 
 pub use self::checked::checked_physical_expr;
+pub use self::compatibility::{EMPTY_CATALOGS, mentions_catalogs};
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
 pub use self::streaming::optimize_for_streaming;
 use crate::match_recognize::MatchRecognizePlanner;
+use crate::functions_sql::SqlFunctions;
 use crate::types::DialectTypes;
 use crate::window_tvf::WindowTvfPlanner;
 use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, functions, suggest};
@@ -62,7 +66,6 @@ impl Default for PlannerConfig {
 pub fn session_state(config: &PlannerConfig) -> SessionState {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_DATABASE, DEFAULT_SCHEMA)
-        .with_information_schema(true)
         .with_target_partitions(config.target_partitions.max(1))
         .with_batch_size(config.batch_size.max(1));
     let options = session.options_mut();
@@ -106,8 +109,15 @@ pub async fn bind_statement(
     mut statement: ast::Statement,
     sql: &str,
 ) -> Result<LogicalPlan> {
+    if let Some(functions) = state.config().get_extension::<SqlFunctions>() {
+        functions.expand(&mut statement)?;
+    }
+    if compatibility::mentions_catalogs(sql) {
+        compatibility::rewrite(&mut statement);
+    }
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
-    match state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await {
+    let plan = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+    match plan.and_then(parameters::type_parameters) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
     }
