@@ -35,7 +35,6 @@ pub struct Relation {
     /// The SELECT of a view.
     pub query: Option<String>,
     pub comment: Option<String>,
-    pub append_only: bool,
 }
 
 pub struct ColumnFacts {
@@ -115,7 +114,6 @@ impl Facts {
                 checks: table.checks.iter().map(|c| (c.name.clone(), c.condition.clone())).collect(),
                 query: None,
                 comment: catalog.comment(table.id, None).map(str::to_string),
-                append_only: table.append_only,
             });
         }
         for view in catalog.views.values() {
@@ -142,7 +140,6 @@ impl Facts {
                 checks: Vec::new(),
                 query: Some(view.query.clone()),
                 comment: catalog.comment(view.id, None).map(str::to_string),
-                append_only: properties.is_some_and(|p| p.append_only),
             });
         }
         relations.sort_by_key(|relation| relation.oid);
@@ -275,7 +272,6 @@ pub struct TypeFacts {
     pub length: i64,
     pub category: char,
     pub array_oid: i64,
-    pub preferred: bool,
 }
 
 const fn scalar(
@@ -286,7 +282,7 @@ const fn scalar(
     category: char,
     array_oid: i64,
 ) -> TypeFacts {
-    TypeFacts { oid, name, printed, length, category, array_oid, preferred: false }
+    TypeFacts { oid, name, printed, length, category, array_oid }
 }
 
 /// Types that columns, parameters and the catalogs have.

@@ -221,9 +221,7 @@ pub fn state(plan: &StreamPlan, index: usize) -> Option<State> {
             },
             _ => State { keeps: "the rows of both inputs".to_string(), freed: Freed::ByDeletes },
         },
-        PlanKind::MatchRecognize(_) => {
-            State { keeps: "rows that may still be part of a match".to_string(), freed: Freed::ByWatermark }
-        }
+        PlanKind::MatchRecognize(spec) => super::match_recognize::state(spec),
         PlanKind::Buffer(_) => {
             State { keeps: "rows ahead of the watermark".to_string(), freed: Freed::ByWatermark }
         }
