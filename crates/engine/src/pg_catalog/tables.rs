@@ -219,7 +219,7 @@ fn procedures(facts: &Facts) -> SystemTable {
         row![
             f.oid, f.name.clone(), PUBLIC, OWNER, 14i64, 100i64, 0i64, 0i64, 0i64, "f", false, false, f.strict, false,
             "i", "s", types.len() as i64, 0i64, type_oid(&f.returns), types.join(" "), f.body.clone(),
-            f.comment.clone(), Cell::Null
+            Cell::Null, Cell::Null
         ]
     });
     SystemTable::new(
@@ -240,6 +240,10 @@ fn descriptions(facts: &Facts) -> SystemTable {
             let number = number as i64 + 1;
             rows.extend(column.comment.iter().map(|text| row![r.oid, CLASS, number, text.clone()]));
         }
+    }
+    const PROCEDURE_CLASS: i64 = 1_255;
+    for f in &facts.functions {
+        rows.extend(f.comment.iter().map(|text| row![f.oid, PROCEDURE_CLASS, 0i64, text.clone()]));
     }
     SystemTable::new("objoid oid, classoid oid, objsubid int4, description", rows)
 }
