@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--pg", required=True, help="host:port of the Postgres interface")
     parser.add_argument("--http", required=True, help="host:port of the HTTP interface")
     parser.add_argument("--server-pid", type=int, default=0)
+    parser.add_argument("--server-log", default="", help="file that the server logs to")
     parser.add_argument("--only", default="", help="run the checks with this in their name")
     arguments = parser.parse_args()
     arguments.host, _, port = arguments.pg.rpartition(":")

@@ -18,9 +18,12 @@ from psycopg.types.json import Jsonb
 
 # Minutes of work, spread over many small batches.
 LONG_QUERY = "SELECT sum(value % 7) FROM generate_series(1, 400000000000) g(value)"
-# The same with a join. FIXME: with a condition that no pair meets, DataFusion's nested loop never comes back between two
-# rows, and the server goes on computing although the client was answered in time.
+# The same with a join.
 LONG_JOIN = "SELECT sum(a.value % 3 + b.value % 5) FROM generate_series(1, 3000000) a(value) CROSS JOIN generate_series(1, 3000000) b(value)"
+
+# A join that gives no row: it never comes back between two of them.
+FUTILE_JOIN = "SELECT count(*) FROM generate_series(1, 3000000) a(value) JOIN generate_series(1, 3000000) b(value) ON a.value + b.value < 0"
+FUTILE_HASH_JOIN = "SELECT count(*) FROM generate_series(1, 3000000) a(value) JOIN generate_series(1, 3000000) b(value) ON a.value % 2 = b.value % 2 AND a.value + b.value < 0"
 
 
 def connect(arguments, **options):
@@ -134,6 +137,38 @@ def command_tags(arguments):
 
 
 @check
+def columns_of_one_name(arguments):
+    with connect(arguments) as connection:
+        connection.execute("CREATE TABLE same_names (a BIGINT PRIMARY KEY, b TEXT)")
+        connection.execute("INSERT INTO same_names VALUES (1, 'x'), (2, 'y')")
+        connection.execute("FLUSH")
+        for sql, names, row in [
+            ("SELECT a, a FROM same_names ORDER BY a", ["a", "a"], (1, 1)),
+            ("SELECT *, * FROM same_names ORDER BY a", ["a", "b", "a", "b"], (1, "x", 1, "x")),
+            ("SELECT *, upper(b) AS b FROM same_names ORDER BY a", ["a", "b", "b"], (1, "x", "X")),
+            ("SELECT a AS n, a + 1 AS n, b FROM same_names ORDER BY b", ["n", "n", "b"], (1, 2, "x")),
+            ("SELECT s.a, t.a FROM same_names s JOIN same_names t ON s.a = t.a ORDER BY s.a", ["a", "a"], (1, 1)),
+            ("SELECT a, a FROM same_names UNION ALL SELECT 9, 9 FROM same_names WHERE a = 1 ORDER BY 1", ["a", "a"], (1, 1)),
+        ]:
+            for prepare in (False, True):
+                cursor = connection.execute(sql, prepare=prepare)
+                expect([column.name for column in cursor.description], names, sql)
+                expect(cursor.fetchone(), row, sql)
+        # A view stores its columns, and needs a name for each.
+        fails("42701", lambda: connection.execute("CREATE MATERIALIZED VIEW same_names_view AS SELECT a, a FROM same_names"))
+
+
+@check
+def settings_can_be_listed(arguments):
+    with connect(arguments, application_name="lister") as connection:
+        rows = {row[0]: row[1:] for row in connection.execute("SHOW ALL").fetchall()}
+        for name, value in {"server_version": "16.6", "TimeZone": "UTC", "application_name": "lister"}.items():
+            expect(rows[name][0], value, name)
+            expect(connection.execute(f"SHOW {name}").fetchone()[0], value, f"SHOW {name}")
+        expect(all(description for _, description in rows.values()), True, "every setting is described")
+
+
+@check
 def prepared_statements(arguments):
     with connect(arguments, prepare_threshold=0) as connection:
         for n in range(20):
@@ -202,7 +237,7 @@ def special_values(arguments):
             if row[0] == row[0]:
                 raise AssertionError(f"NaN came as {row[0]}")
             expect(row[1:], (float("inf"), float("-inf"), 1e300))
-            row = cursor.execute("SELECT INTERVAL '1 day 2 hours 3 minutes 4.5 seconds', NULL, 12.50::decimal(10,2)").fetchone()
+            row = cursor.execute("SELECT INTERVAL '1 day 02:03:04.5', NULL, 12.50::decimal(10,2)").fetchone()
             expect(row, (timedelta(days=1, hours=2, minutes=3, seconds=4.5), None, Decimal("12.50")))
 
 
@@ -218,6 +253,8 @@ def text_is_printed_as_postgresql_prints_it(arguments):
             ("'1969-12-31 23:59:59.123456'::timestamp", "1969-12-31 23:59:59.123456"),
             ("0.00::decimal(10,2)", "0.00"),
             ("-0.5::decimal(10,2)", "-0.50"),
+            ("INTERVAL '1 day 02:03:04'", "1 day 02:03:04"),
+            ("date_bin('15 minutes', TIMESTAMP '2020-02-11 15:44:17', TIMESTAMP '2001-01-01')", "2020-02-11 15:30:00"),
         ]:
             result = connection.pgconn.exec_(f"SELECT {expression}".encode())
             expect(result.status, pq.ExecStatus.TUPLES_OK, f"{expression}: {result.error_message}")
@@ -436,7 +473,7 @@ def cancelled_within(seconds, connection, sql, stop):
 @check
 def cancel_requests_stop_the_query(arguments):
     with connect(arguments) as connection:
-        for sql in (LONG_QUERY, LONG_JOIN):
+        for sql in (LONG_QUERY, LONG_JOIN, FUTILE_JOIN, FUTILE_HASH_JOIN):
             error = cancelled_within(3, connection, sql, connection.cancel)
             expect_in("user request", error.diag.message_primary)
             expect(connection.execute("SELECT 1").fetchone(), (1,), "after the cancel")
@@ -450,7 +487,7 @@ def cancel_requests_stop_the_query(arguments):
 def statement_timeout_stops_the_query(arguments):
     with connect(arguments) as connection:
         connection.execute("SET statement_timeout = 500")
-        for sql in (LONG_QUERY, LONG_JOIN, "SELECT value FROM generate_series(1, 400000000000) g(value)"):
+        for sql in (LONG_QUERY, LONG_JOIN, FUTILE_JOIN, "SELECT value FROM generate_series(1, 400000000000) g(value)"):
             error = cancelled_within(3, connection, sql, lambda: None)
             expect_in("statement timeout", error.diag.message_primary)
         expect(connection.execute("SELECT 1").fetchone(), (1,))
@@ -470,8 +507,9 @@ def cpu_seconds(pid):
 def a_closed_socket_stops_the_query(arguments):
     if not arguments.server_pid or not os.path.exists("/proc/self/stat"):
         raise Skip("needs /proc and --server-pid")
-    connections = [connect(arguments) for _ in range(2)]
-    for connection, sql in zip(connections, (LONG_QUERY, LONG_JOIN), strict=True):
+    queries = (LONG_QUERY, LONG_JOIN, FUTILE_JOIN, FUTILE_HASH_JOIN)
+    connections = [connect(arguments) for _ in queries]
+    for connection, sql in zip(connections, queries, strict=True):
         connection.pgconn.send_query(sql.encode())
         while connection.pgconn.flush():
             select.select([], [connection.pgconn.socket], [], 1)
@@ -489,7 +527,7 @@ def a_closed_socket_stops_the_query(arguments):
     before = cpu_seconds(arguments.server_pid)
     time.sleep(1)
     after = cpu_seconds(arguments.server_pid) - before
-    if after > busy / 2:
+    if after > max(0.1, busy / 10):
         raise AssertionError(f"still {after:.2f} CPU seconds per second a second after the sockets were closed, {busy:.2f} before")
 
 

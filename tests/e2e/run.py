@@ -176,7 +176,7 @@ def answers(address):
 def run_script(python, script, server, only_check, counts):
     print(f"# {script.name}", flush=True)
     command = [str(python), "-u", str(script), "--pg", server.pg, "--http", server.http]
-    command += ["--server-pid", str(server.process.pid), "--only", only_check]
+    command += ["--server-pid", str(server.process.pid), "--server-log", str(server.log_path), "--only", only_check]
     errors = tempfile.TemporaryFile(mode="w+")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)

@@ -300,8 +300,7 @@ def broken_messages_are_answered_and_end_at_most_their_connection(arguments):
         wire.send(parse("SELECT $1::bigint"), bind([]), SYNC)
         expect(first_error(wire.until_ready())["C"], "08P01")
         wire.send(parse("SELECT $1::bigint"), bind([b"\0\0"], formats=[1]), SYNC)
-        code = first_error(wire.until_ready())["C"]
-        expect(code in ("22P03", "08P01", "22021"), True, f"code {code} for a short binary value")
+        expect(first_error(wire.until_ready())["C"], "22P03", "code of a short binary value")
     for garbage in (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",

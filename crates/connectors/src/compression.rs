@@ -9,6 +9,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
+use crate::pieces::Pieces;
 use crate::{Error, Result};
 
 /// How bytes are compressed.
@@ -54,6 +55,9 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Compressed bytes read from a file at once.
 const COMPRESSED_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes of a body decompressed at once.
+const DECOMPRESSED_BUFFER_BYTES: usize = 128 * 1024;
 
 /// A file's content, decompressed while it is read.
 pub enum FileReader {
@@ -141,32 +145,30 @@ pub fn decompress_bounded(bytes: &[u8], encoding: Encoding, bytes_max: usize) ->
     match encoding {
         Encoding::Identity if bytes.len() > bytes_max => Err(Error::TooLarge { bytes_max }),
         Encoding::Identity => Ok(bytes.to_vec()),
-        Encoding::Gzip => read_bounded(MultiGzDecoder::new(bytes), bytes.len(), encoding, bytes_max),
+        Encoding::Gzip => read_bounded(MultiGzDecoder::new(bytes), encoding, bytes_max),
         Encoding::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(damaged)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-            read_bounded(decoder, bytes.len(), encoding, bytes_max)
+            read_bounded(decoder, encoding, bytes_max)
         }
     }
 }
 
-fn read_bounded(
-    reader: impl Read,
-    compressed_len: usize,
-    encoding: Encoding,
-    bytes_max: usize,
-) -> Result<Vec<u8>> {
-    // Rows compress about fourfold; a wrong guess costs one copy.
-    let mut out = Vec::with_capacity(compressed_len.saturating_mul(4).min(bytes_max).min(64 << 20));
-    let limit = (bytes_max as u64).saturating_add(1);
-    reader
-        .take(limit)
-        .read_to_end(&mut out)
-        .map_err(|source| Error::Compressed { encoding: encoding.name(), source })?;
-    if out.len() > bytes_max {
-        return Err(Error::TooLarge { bytes_max });
+fn read_bounded(mut reader: impl Read, encoding: Encoding, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut out = Pieces::default();
+    let mut buffer = vec![0; DECOMPRESSED_BUFFER_BYTES];
+    loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(out.into_vec()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(Error::Compressed { encoding: encoding.name(), source }),
+        };
+        if out.len() + count > bytes_max {
+            return Err(Error::TooLarge { bytes_max });
+        }
+        out.push(&buffer[..count]);
     }
-    Ok(out)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 pub mod compression;
 pub mod error;
 pub mod format;
+pub mod pieces;
 pub mod source;
 
 pub use compression::{Encoding, decompress_bounded};

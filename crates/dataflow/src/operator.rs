@@ -22,6 +22,11 @@ pub trait Operator: Send {
     /// and their state is freed.
     fn step(&mut self, inputs: &[ZSet], ctx: &mut StepContext) -> Result<ZSet>;
 
+    /// When the clock alone will next change the output, as of `now_us`; `None` when it will not.
+    fn clock_due_us(&mut self, _now_us: i64) -> Option<i64> {
+        None
+    }
+
     /// Rows and bytes kept; zero for a stateless operator.
     fn state_size(&self) -> StateSize {
         StateSize::default()
@@ -37,6 +42,8 @@ pub struct StepContext {
     pub watermark_before: Watermark,
     /// The watermark after this step's rows. Windows it closes are emitted or freed at the end of the step.
     pub watermark: Watermark,
+    /// The clock after this step's records; `None` before the first. Part of the log, so never the wall clock's.
+    pub now_us: Option<i64>,
     /// Rows ignored because their window's state is gone; operators add to it.
     pub late_rows: u64,
     /// Expressions and results that had no value (overflow, bad cast) and became NULL.

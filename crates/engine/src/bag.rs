@@ -13,7 +13,7 @@
 //!
 //! Invariant: an entry's weight is not zero, except between [`Bag::update`] and [`Bag::release`].
 
-mod arena;
+pub mod arena;
 
 use dataflow::{KeyTable, random_state};
 use hashbrown::HashTable;

@@ -5,24 +5,28 @@
 
 mod build;
 mod expand;
+mod late;
 mod shard;
+mod unnest;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
 use dataflow::{Operator, StateSize, StepContext, Tick, Watermark, ZSet};
 use rayon::prelude::*;
 use sql::RelationId;
 
-use crate::plan::{ExpandSpec, MapSpec, Measured, PlanNode, StreamPlan};
+use crate::plan::{ExpandSpec, MapSpec, Measured, PlanNode, StreamPlan, UnnestSpec};
 use crate::watermarks::{GroupIndex, Watermarks};
 use shard::Sharded;
 
 pub use build::LateProbe;
+use late::LateInput;
+pub use late::LateRows;
 
 /// Number of a node in the circuit.
 pub type NodeId = usize;
@@ -52,6 +56,9 @@ pub struct Node {
     late: Vec<LateProbe>,
     /// How far its inputs' event times may be behind the watermark of their tables.
     delay_us: i64,
+    /// Runs whenever the clock moved.
+    clocked: bool,
+    clock_seen: Option<i64>,
     /// Longest way from a source; nodes of one level don't depend on each other.
     level: usize,
     /// False until the first step: a global aggregate has a row to give before any input.
@@ -67,6 +74,7 @@ enum Computation {
     Source(RelationId),
     Map(Arc<MapSpec>),
     Expand(Arc<ExpandSpec>),
+    Unnest(Arc<UnnestSpec>),
     Union,
     Single(Box<dyn Operator>),
     Sharded(Sharded),
@@ -77,7 +85,6 @@ enum Computation {
 pub struct StepResult {
     /// Output of every node that computed something, by node number.
     pub outputs: HashMap<NodeId, ZSet>,
-    /// Rows that an operator ignored because their window is closed.
     pub late: Vec<LateRows>,
     pub errors: Vec<StepErrors>,
     /// Views that stopped in this step, and why.
@@ -89,13 +96,6 @@ pub struct StepErrors {
     pub views: Vec<RelationId>,
     pub samples: Vec<String>,
     pub total: u64,
-}
-
-pub struct LateRows {
-    pub views: Vec<RelationId>,
-    pub tables: Vec<RelationId>,
-    pub rows: RecordBatch,
-    pub watermark: Watermark,
 }
 
 impl Circuit {
@@ -127,6 +127,7 @@ impl Circuit {
         watermarks: &Watermarks,
     ) -> StepResult {
         let mut result = StepResult::default();
+        let mut late = Vec::new();
         let rows: usize = inputs.values().map(ZSet::len).sum();
         let levels = self.live().map(|(_, n)| n.level).max().map_or(0, |l| l + 1);
         let pool = self.pool.clone().filter(|_| rows >= PARALLEL_ROWS_MIN);
@@ -156,12 +157,14 @@ impl Circuit {
                         total: task.context.errors_total,
                     });
                 }
+                let watermark = task.context.watermark_before;
                 for (port, rows) in task.late {
-                    result.late.push(LateRows {
-                        views: views(),
-                        tables: task.node.input_tables[port].clone(),
+                    late.push(LateInput {
+                        node: task.id,
+                        port,
+                        change: task.changes[port].clone(),
                         rows,
-                        watermark: task.context.watermark_before,
+                        watermark,
                     });
                 }
                 match task.output {
@@ -177,6 +180,13 @@ impl Circuit {
                 self.fail(id, &error, &mut result);
             }
         }
+        result.late = match self.late_rows(late, &result.outputs) {
+            Ok(late) => late,
+            Err(error) => {
+                tracing::error!(%error, "late rows can't be recorded");
+                Vec::new()
+            }
+        };
         result
     }
 
@@ -214,6 +224,16 @@ impl Circuit {
         plan.nodes.iter().map(measure).collect()
     }
 
+    /// When the clock is going to change something, as of this moment; `None` when never.
+    pub fn clock_due_us(&mut self, now_us: i64) -> Option<i64> {
+        let clocked = self.nodes.iter_mut().flatten().filter(|node| node.clocked && node.failed.is_none());
+        let due = clocked.filter_map(|node| match &mut node.computation {
+            Computation::Single(operator) => operator.clock_due_us(now_us),
+            _ => None,
+        });
+        due.min()
+    }
+
     /// State and time spent of the nodes that serve `view`, alone or with others.
     pub fn view_state(&self, view: RelationId) -> (StateSize, Duration) {
         self.live()
@@ -243,9 +263,11 @@ impl Node {
         let closes = !self.late.is_empty() && self.watermark != watermark_before;
         let fed = self.inputs.iter().any(|i| outputs.contains_key(i));
         let first = !self.started && matches!(self.computation, Computation::Single(_));
-        if !fed && !closes && !first {
+        let ticks = self.clocked && watermarks.now_us() != self.clock_seen;
+        if !fed && !closes && !first && !ticks {
             return None;
         }
+        self.clock_seen = watermarks.now_us();
         self.started = true;
         let changes = self
             .inputs
@@ -256,7 +278,13 @@ impl Node {
                 None => ZSet::empty(Arc::clone(schema)),
             })
             .collect();
-        let context = StepContext { tick, watermark_before, watermark: self.watermark, ..Default::default() };
+        let context = StepContext {
+            tick,
+            watermark_before,
+            watermark: self.watermark,
+            now_us: watermarks.now_us(),
+            ..Default::default()
+        };
         Some(Task { id, node: self, changes, context, output: None, late: Vec::new() })
     }
 
@@ -273,6 +301,7 @@ impl Node {
             Computation::Source(_) => unreachable!("sources are fed, not computed"),
             Computation::Map(spec) => map(spec, &changes[0], ctx),
             Computation::Expand(spec) => expand::expand(spec, &changes[0], &self.plan.schema),
+            Computation::Unnest(spec) => unnest::unnest(spec, &changes[0], &self.plan.schema),
             Computation::Union => {
                 // Inputs agree in types; names and nullability are the union's.
                 let parts = changes
@@ -301,8 +330,8 @@ struct Task<'n> {
     changes: Vec<ZSet>,
     context: StepContext,
     output: Option<Result<ZSet, String>>,
-    /// By input.
-    late: Vec<(usize, RecordBatch)>,
+    /// By input: numbers of the rows that the operator ignores.
+    late: Vec<(usize, UInt32Array)>,
 }
 
 impl Task<'_> {

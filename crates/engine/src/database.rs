@@ -4,7 +4,7 @@
 //!  ingest, sessions --> writer thread (log) --> driver thread (engine) --> published --> snapshots, subscriptions
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +20,7 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
+use sql::planner::QueryStop;
 use sql::statement::ObjectKind;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
@@ -31,8 +32,8 @@ use crate::constraints::Constraints;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
 use crate::driver::{Driver, Measurements, Shared, Statistics};
 use crate::plan::StreamPlan;
-use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
 use crate::point_read::PointReads;
+use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
 use crate::record::{
     Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
 };
@@ -381,6 +382,12 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
+        if dropped.is_some() {
+            // A request that is under way with a dropped table may put it back; it goes with the next drop.
+            let catalog = self.catalog();
+            let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
+            self.constraints.write().retain(|id, _| tables.contains(id));
+        }
         Ok(notices)
     }
 
@@ -388,15 +395,15 @@ impl Database {
         let catalog = self.catalog();
         let properties = Arc::clone(&self.shared.view_properties.read());
         let id = RelationId(catalog.next_id.max(system::FIRST_USER_ID));
-        let planner =
-            DefinitionPlanner { catalog: &catalog, views: &properties, base: &self.base };
+        let planner = DefinitionPlanner { catalog: &catalog, views: &properties, base: &self.base };
         planner.plan(statement, id).await
     }
 
-    /// Runs a query on its own threads; dropping the stream stops it at its next row.
+    /// Runs a query on its own threads; dropping the stream stops it, between two rows and within joins.
     pub(crate) fn on_query_threads(
         &self,
         start: impl FnOnce() -> datafusion::error::Result<SendableRecordBatchStream> + Send + 'static,
+        stop: QueryStop,
     ) -> BoxStream<'static, datafusion::error::Result<RecordBatch>> {
         let (sender, receiver) = mpsc::channel(QUERY_BATCHES_AHEAD);
         let query = async move {
@@ -411,7 +418,8 @@ impl Database {
                 }
             }
         };
-        let task = self.queries.lock().as_ref().map(|runtime| AbortOnDrop(runtime.spawn(query)));
+        let task =
+            self.queries.lock().as_ref().map(|runtime| StopOnDrop { task: runtime.spawn(query), stop });
         futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
             receiver.recv().await.map(|batch| (batch, (receiver, task)))
         })
@@ -463,6 +471,11 @@ impl Database {
                 format!("tick {tick} was not reached within {} ms", timeout.as_millis()),
             )),
         }
+    }
+
+    /// The clock at the last tick, which now() stands for in materialized views; `None` before the first record.
+    pub fn clock_us(&self) -> Option<i64> {
+        Some(self.shared.facts.clock_us.load(Ordering::Relaxed)).filter(|us| *us != i64::MIN)
     }
 
     pub fn status(&self) -> Status {
@@ -553,11 +566,15 @@ impl Database {
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct StopOnDrop {
+    task: tokio::task::JoinHandle<()>,
+    stop: QueryStop,
+}
 
-impl Drop for AbortOnDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop.stop();
+        self.task.abort();
     }
 }
 
@@ -630,7 +647,8 @@ fn replan(
 
 /// What `IF NOT EXISTS` and `IF EXISTS` passed over.
 fn skipped(statement: &Statement) -> Vec<Notice> {
-    let exists = |name: &str| Notice { message: format!("relation \"{name}\" already exists, skipping"), hint: None };
+    let exists =
+        |name: &str| Notice { message: format!("relation \"{name}\" already exists, skipping"), hint: None };
     match statement {
         Statement::CreateTable { table, .. } => vec![exists(&table.name)],
         Statement::CreateView { view, .. } => vec![exists(&view.name)],
@@ -664,3 +682,6 @@ fn log_error(error: LogError) -> SqlError {
     };
     SqlError::new(state, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

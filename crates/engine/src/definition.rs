@@ -12,10 +12,11 @@ use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use sql::catalog::Lateness;
-use sql::types::{sql_type_of, with_sql_type};
 use sql::catalog::Object;
+use sql::types::{sql_type_of, with_sql_type};
 use sql::{
-    Catalog, FunctionDef, IndexDef, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef, ViewDef,
+    Catalog, FunctionDef, IndexDef, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef,
+    ViewDef,
 };
 
 use crate::constraints::Constraints;
@@ -92,11 +93,7 @@ impl DefinitionPlanner<'_> {
             }
             Statement::Drop { kind, names, if_exists, cascade } => {
                 let order = catalog.drop_order(*kind, names, *if_exists, *cascade)?;
-                Ok(if order.is_empty() {
-                    Install::Nothing
-                } else {
-                    Install::Drop(order)
-                })
+                Ok(if order.is_empty() { Install::Nothing } else { Install::Drop(order) })
             }
             Statement::CreateFunction { function, or_replace } => {
                 self.create_function(statement, function, *or_replace, id).await
@@ -264,7 +261,7 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<(), SqlError> {
 }
 
 fn is_clock_or_random(name: &str) -> bool {
-    ["now", "current_date", "current_time", "random", "uuid"].contains(&name)
+    ["current_time", "random", "uuid"].contains(&name)
 }
 
 fn check_index(catalog: &Catalog, index: &IndexDef) -> Result<(), SqlError> {

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use dataflow::{DecodedRows, RejectReason};
 use datafusion::datasource::MemTable;
 use datafusion::scalar::ScalarValue;
@@ -337,6 +337,7 @@ fn stored_rows(
     };
     let constraints = session.database.constraints(table)?;
     let (stored, rejected) = constraints.apply(rows, arrival_us, &[])?;
+    check_row_lengths(&stored)?;
     let Some(first) = rejected.first() else { return Ok(stored) };
     let state = match first.reason {
         RejectReason::NotNull | RejectReason::MissingColumn => SqlState::NotNullViolation,
@@ -345,6 +346,38 @@ fn stored_rows(
     };
     Err(SqlError::new(state, format!("row {}: {}", first.row_number + 1, first.message))
         .with_detail(String::from_utf8_lossy(&first.raw).into_owned()))
+}
+
+/// Longest row that a statement may write, as for rows of files and requests: a value made by an expression could be of
+/// any length, and every view would carry it along.
+const ROW_BYTES_MAX: usize = 1 << 20;
+
+fn check_row_lengths(rows: &RecordBatch) -> Result<(), SqlError> {
+    if rows.get_array_memory_size() <= ROW_BYTES_MAX {
+        return Ok(());
+    }
+    let mut lengths = vec![0; rows.num_rows()];
+    for column in rows.columns() {
+        for (row, length) in lengths.iter_mut().enumerate() {
+            *length += match column.data_type() {
+                DataType::Utf8 => column.as_string::<i32>().value_length(row) as usize,
+                DataType::Binary => column.as_binary::<i32>().value_length(row) as usize,
+                data_type if data_type.is_nested() => {
+                    column.slice(row, 1).to_data().get_slice_memory_size().unwrap_or(0)
+                }
+                // Numbers and times: a handful of bytes.
+                _ => 0,
+            };
+        }
+    }
+    match lengths.iter().position(|length| *length > ROW_BYTES_MAX) {
+        None => Ok(()),
+        Some(row) => Err(SqlError::new(
+            SqlState::ProgramLimitExceeded,
+            format!("row {} is {} bytes long, more than the {ROW_BYTES_MAX} allowed", row + 1, lengths[row]),
+        )
+        .with_hint("keep large objects elsewhere and store where they are")),
+    }
 }
 
 fn loose(schema: &SchemaRef) -> SchemaRef {

@@ -246,18 +246,11 @@ impl Driver {
         } else {
             Store::view(Arc::clone(&root_plan.schema), key).map_err(internal)?
         };
-        let tables = self.source_tables(&plan);
-        let has_past = tables.iter().any(|t| self.history.get(t).is_some_and(|h| !h.is_empty()));
-        let root = if has_past {
-            let (built, root) = self.backfill(&view, &plan, offset, &mut store)?;
-            let watermarks = &mut self.stepper.watermarks;
-            self.stepper.circuit.adopt(view.id, built.circuit, root, watermarks)
-        } else {
-            self.stepper.wake();
-            let roots = self.roots();
-            let watermarks = &mut self.stepper.watermarks;
-            self.stepper.circuit.add_view(view.id, &plan, &roots, watermarks).map_err(internal)?
-        };
+        // Also without a past: nodes that the view shares with others may have given rows that need no input, the one
+        // group of an aggregate without keys or constant rows.
+        let (built, root) = self.backfill(&view, &plan, offset, &mut store)?;
+        let watermarks = &mut self.stepper.watermarks;
+        let root = self.stepper.circuit.adopt(view.id, built.circuit, root, watermarks);
         self.shared.published.add(view.id, Arc::clone(&root_plan.schema), Contents::Store(store));
         self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
         self.statistics.views.insert(view.id, ViewStatus::default());
@@ -273,10 +266,6 @@ impl Driver {
         };
         self.shared.published.create_index(id, &index.name, columns).map_err(internal)?;
         Ok(())
-    }
-
-    fn roots(&self) -> HashMap<RelationId, NodeId> {
-        self.views.iter().map(|(id, v)| (*id, v.root)).collect()
     }
 
     /// Tables that a plan reads, directly or through views.
@@ -362,6 +351,10 @@ impl Driver {
                     }
                 }
             }
+        }
+        // Other tables' records moved the clock, too.
+        if let Some(now_us) = self.stepper.watermarks.now_us() {
+            past.watermarks.tell_time(now_us);
         }
         step(&mut past, Tick(until.0))?;
         tracing::info!(
@@ -525,22 +518,32 @@ impl Driver {
         }
     }
 
-    /// Shows readers what the steps since the last tick did.
+    /// Shows readers what the steps since the last tick did. Who waits for the tick finds the counters of at least it.
     pub fn publish(&mut self, tick: Tick, started: Instant) {
         let publication = std::mem::take(&mut self.changes);
-        for (id, error) in self.shared.published.publish(tick, publication) {
-            tracing::error!(relation = id.0, error, "contents refused a change");
-            if let Some(view) = self.views.get_mut(&id) {
-                view.suspended.get_or_insert(error);
-            }
-        }
-        self.shared.facts.needs_clock.store(self.stepper.watermarks.needs_clock(), Ordering::Relaxed);
+        let facts = &self.shared.facts;
+        facts.needs_clock.store(self.stepper.watermarks.needs_clock(), Ordering::Relaxed);
+        let now_us = self.stepper.watermarks.now_us();
+        let due = now_us.and_then(|now_us| self.stepper.circuit.clock_due_us(now_us));
+        facts.clock_due_us.store(due.unwrap_or(i64::MAX), Ordering::Relaxed);
+        facts.clock_us.store(now_us.unwrap_or(i64::MIN), Ordering::Relaxed);
         self.statistics.last_tick = started.elapsed();
         let slow = self.slow.elapsed() >= SLOW_STATISTICS || self.statistics.views.len() != self.views.len();
         if slow {
             self.slow = Instant::now();
         }
         self.refresh_statistics(slow);
+        let refused = self.shared.published.publish(tick, publication);
+        if refused.is_empty() {
+            return;
+        }
+        for (id, error) in refused {
+            tracing::error!(relation = id.0, error, "contents refused a change");
+            if let Some(view) = self.views.get_mut(&id) {
+                view.suspended.get_or_insert(error);
+            }
+        }
+        self.refresh_statistics(false);
     }
 
     fn refresh_statistics(&mut self, slow: bool) {

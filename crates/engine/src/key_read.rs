@@ -65,7 +65,8 @@ impl KeyRead {
 
     /// Each key as a batch of one row.
     pub fn batches<'a>(&'a self, schema: &'a Schema) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
-        let columns: SchemaRef = schema.project(&self.columns).expect("paths are columns of the relation").into();
+        let columns: SchemaRef =
+            schema.project(&self.columns).expect("paths are columns of the relation").into();
         self.keys.iter().map(move |key| key_batch(&columns, key))
     }
 }
@@ -73,7 +74,8 @@ impl KeyRead {
 /// A key as a batch of one row; the schema is that of the key's columns.
 pub fn key_batch(columns: &SchemaRef, key: &[ScalarValue]) -> Result<RecordBatch> {
     // Nullable, whatever the column: the same schema serves all stores.
-    let arrays = key.iter().map(|value| value.to_array_of_size(1)).collect::<std::result::Result<Vec<_>, _>>();
+    let arrays =
+        key.iter().map(|value| value.to_array_of_size(1)).collect::<std::result::Result<Vec<_>, _>>();
     let arrays = arrays.map_err(|e| dataflow::Error::Operator(e.to_string()))?;
     batch_of(columns, arrays, 1)
 }
@@ -153,7 +155,10 @@ mod tests {
     fn equalities_of_all_columns_of_a_path_make_keys() {
         assert_eq!(read(col("id").eq(lit(7i64))).unwrap(), "[0]: 7");
         assert_eq!(read(lit(7i32).eq(col("id")).and(col("state").eq(lit("a")))).unwrap(), "[0]: 7");
-        assert_eq!(read(col("state").in_list(vec![lit("a"), lit("b"), lit("a")], false)).unwrap(), "[1]: a b");
+        assert_eq!(
+            read(col("state").in_list(vec![lit("a"), lit("b"), lit("a")], false)).unwrap(),
+            "[1]: a b"
+        );
         let either = col("id").eq(lit(1i64)).or(col("id").eq(lit(2i64)));
         assert_eq!(read(either).unwrap(), "[0]: 1 2");
     }

@@ -4,10 +4,13 @@
 //! keys, arguments and filters, so that no operator evaluates expressions.
 
 pub mod aggregate;
+pub mod constant;
 pub mod hop_aggregate;
 pub mod join;
 pub mod match_recognize;
+pub mod over;
 pub mod temporal_buffer;
+pub mod temporal_filter;
 pub mod top_n;
 
 use dataflow::Watermark;

@@ -9,18 +9,23 @@
 //! state is freed, and what EXPLAIN prints.
 
 mod aggregate;
+mod constant;
 mod explain;
 mod expression;
 mod interval_join;
 mod join;
 mod lower;
 mod match_recognize;
+mod over;
+mod temporal_filter;
 mod top_n;
+mod unnest;
 mod window;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
@@ -30,10 +35,13 @@ pub use explain::{Freed, Measured, State, explain, explain_measured, unbounded_s
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
 pub use match_recognize::MatchPlan;
+pub use unnest::{UnnestColumn, UnnestSpec, UnnestWithout};
 
 use crate::operators::aggregate::AggregateSpec;
 use crate::operators::hop_aggregate::HopSpec;
 use crate::operators::join::{JoinKind, JoinSideTime};
+use crate::operators::over::{OverCall, Release};
+use crate::operators::temporal_filter::TemporalFilterSpec;
 use crate::operators::{Emit, Expiry};
 
 /// Number of a node in its plan; inputs come before the nodes that read them.
@@ -48,6 +56,11 @@ pub struct StreamPlan {
 impl StreamPlan {
     pub fn root(&self) -> &PlanNode {
         self.nodes.last().expect("a plan has at least its source")
+    }
+
+    /// True when rows come or go because time passes.
+    pub fn reads_clock(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.kind, PlanKind::TemporalFilter(_)))
     }
 }
 
@@ -68,13 +81,20 @@ pub enum PlanKind {
         relation: RelationId,
         name: String,
     },
+    /// VALUES, a SELECT without FROM, a series: rows that come once.
+    Constant(RecordBatch),
     /// Filter, then projection.
     Map(Arc<MapSpec>),
+    /// Each row once per element of its arrays.
+    Unnest(Arc<UnnestSpec>),
     /// HOP or CUMULATE without an aggregate directly above: each row once per window.
     Expand(Arc<ExpandSpec>),
     Aggregate(Arc<AggregateSpec>),
     HopAggregate(Arc<AggregateSpec>, HopSpec),
     TopN(Arc<TopNPlan>),
+    Over(Arc<OverPlan>),
+    /// Rows compared with the clock.
+    TemporalFilter(Arc<TemporalFilterSpec>),
     Join(Arc<JoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,
@@ -97,6 +117,15 @@ pub struct TopNPlan {
     pub expiry: Option<Expiry>,
     pub emit: Emit,
     pub append_only: bool,
+}
+
+/// Window functions over one PARTITION BY and ORDER BY.
+pub struct OverPlan {
+    pub partition: Vec<usize>,
+    pub order: Vec<(usize, SortOptions)>,
+    pub calls: Vec<OverCall>,
+    pub release: Release,
+    pub emit: Emit,
 }
 
 pub struct JoinPlan {
@@ -143,6 +172,8 @@ pub enum TimeKind {
     WindowEnd {
         grid: Grid,
     },
+    /// End of a session: its last row's time plus the gap. A row at just that time still belongs to it.
+    SessionEnd,
     /// Stands for the window bounds of a HOP or CUMULATE whose rows are not multiplied: the column holds the
     /// event time, and the aggregate above expands. `event` is false when the time column has no watermark.
     VirtualStart {
@@ -206,6 +237,9 @@ impl Properties {
                 unreachable!("just found")
             };
             return Some((expiry(column, size_us), grid));
+        }
+        if let Some(column) = find(|t| matches!(t, TimeKind::SessionEnd)) {
+            return Some((expiry(column, 1), Grid::POINT));
         }
         if options.emit == Emit::OnClose {
             // A row stamped exactly at the watermark is still on time.

@@ -55,7 +55,9 @@ impl PointRead {
         let mut values: Vec<Option<Value>> = key.iter().map(|_| None).collect();
         let mut parameters = 0;
         for condition in split_conjunction(&filter.predicate) {
-            let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return None };
+            let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else {
+                return None;
+            };
             let (column, value) = match (left.as_ref(), right.as_ref()) {
                 (Expr::Column(column), value) | (value, Expr::Column(column)) => (column, value),
                 _ => return None,
@@ -65,7 +67,9 @@ impl PointRead {
             let data_type = input.field(index).data_type();
             let value = match value {
                 Expr::Literal(value, _) => Value::Literal(key_value(value, data_type)?),
-                Expr::Placeholder(Placeholder { id, field: Some(field) }) if field.data_type() == data_type => {
+                Expr::Placeholder(Placeholder { id, field: Some(field) })
+                    if field.data_type() == data_type =>
+                {
                     let number: usize = id.strip_prefix('$')?.parse().ok()?;
                     parameters = parameters.max(number);
                     // Excludes the types whose equal values may have different bytes.

@@ -303,11 +303,8 @@ impl TableProvider for RelationTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        let partition = SnapshotPartition {
-            rows,
-            schema: Arc::clone(&schema),
-            projection: projection.cloned(),
-        };
+        let partition =
+            SnapshotPartition { rows, schema: Arc::clone(&schema), projection: projection.cloned() };
         let exec =
             StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, vec![], false, limit)?;
         Ok(Arc::new(exec))
@@ -340,7 +337,8 @@ impl PartitionStream for SnapshotPartition {
 
     fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
         let projection = self.projection.clone();
-        let batches: Box<dyn Iterator<Item = DataFusionResult<RecordBatch>> + Send> = match self.rows.clone() {
+        let batches: Box<dyn Iterator<Item = DataFusionResult<RecordBatch>> + Send> = match self.rows.clone()
+        {
             Rows::All(snapshot) => {
                 let batches = snapshot.batches(projection);
                 Box::new(batches.map(|b| b.map_err(|e| DataFusionError::External(Box::new(e)))))

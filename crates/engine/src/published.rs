@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use dataflow::{Tick, ZSet};
 use parking_lot::RwLock;
@@ -19,10 +19,13 @@ use crate::key_read::KeyRead;
 use crate::record::{Entry, Schemas, decode};
 use crate::view_store::{self, IndexId, Store};
 
-/// Changes of one relation kept for subscribers that come back, in rows.
+/// Changes of one relation kept for subscribers that come back: rows, and bytes of them.
 const HISTORY_ROWS_MAX: usize = 100_000;
-/// Ticks that a subscriber may lag before it is told to start anew.
+const HISTORY_BYTES_MAX: usize = 16 << 20;
+/// Ticks that a subscriber may lag before it is told to start anew, and bytes of their changes. One change waits
+/// whatever its size.
 const SUBSCRIBER_TICKS_MAX: usize = 1024;
+const SUBSCRIBER_BYTES_MAX: usize = 16 << 20;
 
 pub struct Published {
     inner: RwLock<Inner>,
@@ -40,15 +43,44 @@ struct Relation {
     /// Names, columns and numbers of the indexes of the store.
     indexes: Vec<(String, Vec<usize>, IndexId)>,
     subscribers: Vec<mpsc::Sender<Result<Change, SqlError>>>,
+    sent: Sent,
     /// Recent changes, once somebody subscribed.
     history: Option<History>,
+}
+
+/// How much a subscriber has not taken yet: it gets every change, so what waits for it are the newest ones.
+#[derive(Default)]
+struct Sent {
+    bytes_total: usize,
+    // Totals before each of the newest changes. Invariant: at most as many as a subscriber may lag.
+    before: VecDeque<usize>,
+}
+
+impl Sent {
+    fn add(&mut self, bytes: usize) {
+        if self.before.len() == SUBSCRIBER_TICKS_MAX {
+            self.before.pop_front();
+        }
+        self.before.push_back(self.bytes_total);
+        self.bytes_total += bytes;
+    }
+
+    /// Bytes of the newest `count` changes.
+    fn newest(&self, count: usize) -> usize {
+        match self.before.len().checked_sub(count).and_then(|first| self.before.get(first)) {
+            Some(before) => self.bytes_total - before,
+            None => 0,
+        }
+    }
 }
 
 struct History {
     /// Changes after this tick are complete.
     since: Tick,
-    changes: VecDeque<Change>,
+    /// Each with its bytes.
+    changes: VecDeque<(Change, usize)>,
     rows: usize,
+    bytes: usize,
 }
 
 pub enum Contents {
@@ -114,6 +146,7 @@ impl Published {
             contents,
             indexes: Vec::new(),
             subscribers: Vec::new(),
+            sent: Sent::default(),
             history: None,
         };
         self.inner.write().relations.insert(id, relation);
@@ -203,12 +236,7 @@ impl Published {
     }
 
     /// Adds an index to a relation that is kept in a store; false for one that is read from the log.
-    pub fn create_index(
-        &self,
-        id: RelationId,
-        name: &str,
-        columns: Vec<usize>,
-    ) -> dataflow::Result<bool> {
+    pub fn create_index(&self, id: RelationId, name: &str, columns: Vec<usize>) -> dataflow::Result<bool> {
         let mut inner = self.inner.write();
         match inner.relations.get_mut(&id) {
             Some(Relation { contents: Contents::Store(store), indexes, .. }) => {
@@ -255,10 +283,14 @@ impl Published {
         let tick = inner.tick;
         let relation = inner.relations.get_mut(&id)?;
         let (sender, receiver) = mpsc::channel(SUBSCRIBER_TICKS_MAX);
-        let history =
-            relation.history.get_or_insert(History { since: tick, changes: VecDeque::new(), rows: 0 });
+        let history = relation.history.get_or_insert(History {
+            since: tick,
+            changes: VecDeque::new(),
+            rows: 0,
+            bytes: 0,
+        });
         let resumed = after.filter(|after| *after >= history.since && *after <= tick).filter(|after| {
-            let missed = history.changes.iter().filter(|c| c.tick > *after);
+            let missed = history.changes.iter().map(|(change, _)| change).filter(|c| c.tick > *after);
             missed.clone().count() <= SUBSCRIBER_TICKS_MAX / 2
                 && missed.cloned().all(|change| sender.try_send(Ok(change)).is_ok())
         });
@@ -299,21 +331,36 @@ impl Relation {
     }
 
     fn announce(&mut self, tick: Tick, change: &ZSet) {
+        if self.subscribers.is_empty() && self.history.is_none() {
+            return;
+        }
+        let bytes = bytes_of(change);
         let change = Change { tick, change: change.clone() };
-        self.subscribers.retain(|subscriber| match subscriber.try_send(Ok(change.clone())) {
-            Ok(()) => true,
+        let sent = &self.sent;
+        self.subscribers.retain(|subscriber| {
+            let waiting = subscriber.max_capacity() - subscriber.capacity();
             // Its receiver sees the end of the channel after what it has not read yet.
-            Err(mpsc::error::TrySendError::Full(_)) | Err(mpsc::error::TrySendError::Closed(_)) => false,
+            let lags = waiting > 0 && sent.newest(waiting) + bytes > SUBSCRIBER_BYTES_MAX;
+            !lags && subscriber.try_send(Ok(change.clone())).is_ok()
         });
+        self.sent.add(bytes);
         let Some(history) = &mut self.history else { return };
         history.rows += change.change.len();
-        history.changes.push_back(change);
-        while history.rows > HISTORY_ROWS_MAX {
-            let Some(oldest) = history.changes.pop_front() else { break };
+        history.bytes += bytes;
+        history.changes.push_back((change, bytes));
+        while history.rows > HISTORY_ROWS_MAX || history.bytes > HISTORY_BYTES_MAX {
+            let Some((oldest, bytes)) = history.changes.pop_front() else { break };
             history.rows -= oldest.change.len();
+            history.bytes -= bytes;
             history.since = oldest.tick;
         }
     }
+}
+
+fn bytes_of(change: &ZSet) -> usize {
+    let columns = change.rows().columns().iter();
+    let rows: usize = columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+    rows + change.weights().map_or(0, std::mem::size_of_val)
 }
 
 impl Snapshot {

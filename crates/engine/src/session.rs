@@ -15,6 +15,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use sql::planner::QueryStop;
 use sql::{ParsedStatement, SqlError, SqlState, Statement};
 
 use crate::api::{BatchStream, CopyTarget, Description, Outcome, RowsTag};
@@ -33,6 +34,15 @@ pub(crate) struct BoundQuery {
     pub plan: LogicalPlan,
     pub state: SessionState,
     scope: Arc<QueryScope>,
+    /// Names of the result's columns, where they are not the plan's: some are equal.
+    names: Option<Vec<String>>,
+}
+
+/// The columns of a result under their names, where those are not the plan's.
+fn named(names: Option<&[String]>, schema: SchemaRef) -> SchemaRef {
+    let Some(names) = names else { return schema };
+    let fields = schema.fields().iter().zip(names).map(|(field, name)| Field::clone(field).with_name(name));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 impl Session {
@@ -55,6 +65,11 @@ impl Session {
         self.settings.lock().get(&name.to_lowercase()).cloned()
     }
 
+    /// Settings that have a value in this session, in lower case.
+    pub(crate) fn setting_names(&self) -> Vec<String> {
+        self.settings.lock().keys().cloned().collect()
+    }
+
     /// Binds without running. `given` are the types that the client announced for `$1`, `$2`, ..., where it did.
     pub async fn describe(
         &self,
@@ -67,7 +82,7 @@ impl Session {
                 let bound = self.bind(query, &statement.sql).await.map_err(at)?;
                 let parameters = parameter_fields(&bound.plan)?;
                 let columns = described_columns(bound.plan, &parameters, given);
-                Ok(Description { parameters, columns: Some(columns) })
+                Ok(Description { parameters, columns: Some(named(bound.names.as_deref(), columns)) })
             }
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 crate::dml::describe(self, statement).await.map_err(at)
@@ -106,7 +121,8 @@ impl Session {
                     return Ok(rows);
                 }
                 let bound = self.bind(query, &statement.sql).await?;
-                if let Some(read) = PointRead::of_plan(&bound.plan, plain_schema(bound.plan.schema()))
+                let schema = named(bound.names.as_deref(), plain_schema(bound.plan.schema()));
+                if let Some(read) = PointRead::of_plan(&bound.plan, schema)
                     && let Some(rows) = self.point(&read, &parameters)?
                 {
                     if read.has_parameters() {
@@ -209,8 +225,8 @@ impl Session {
     pub(crate) async fn bind(&self, query: &ast::Query, sql: &str) -> Result<BoundQuery, SqlError> {
         let scope = self.scope();
         let state = scope.state_for(sql);
-        let plan = sql::planner::bind_query(&state, query, sql).await?;
-        Ok(BoundQuery { plan, state, scope })
+        let sql::planner::BoundOutput { plan, names } = sql::planner::bind_output(&state, query, sql).await?;
+        Ok(BoundQuery { plan, state, scope, names })
     }
 
     pub(crate) async fn rows(
@@ -230,7 +246,9 @@ impl Session {
         parameters: Vec<ScalarValue>,
     ) -> Result<(SchemaRef, BatchStream), SqlError> {
         let convert = |e| sql::planner::from_datafusion(e, "");
-        let BoundQuery { plan, state, scope } = bound;
+        let BoundQuery { plan, mut state, scope, names } = bound;
+        let stop = QueryStop::default();
+        state.config_mut().set_extension(Arc::new(stop.clone()));
         let expected = parameter_fields(&plan)?.len();
         if parameters.len() < expected {
             return Err(SqlError::new(
@@ -244,13 +262,14 @@ impl Session {
             let values = cast_parameters(&plan, parameters)?;
             plan.with_param_values(values).map_err(convert)?
         };
-        let schema = plain_schema(plan.schema());
+        let schema = named(names.as_deref(), plain_schema(plan.schema()));
         let plan = state.optimize(&plan).map_err(convert)?;
         scope.set_snapshot(self.database.snapshot(&scope.wanted(&plan).map_err(convert)?)?);
         let planner = Arc::clone(state.query_planner());
         let physical = planner.create_physical_plan(&plan, &state).await.map_err(convert)?;
         let out = Arc::clone(&schema);
-        let stream = self.database.on_query_threads(move || execute_stream(physical, state.task_ctx()));
+        let start = move || execute_stream(physical, state.task_ctx());
+        let stream = self.database.on_query_threads(start, stop);
         let stream = stream.map(move |batch| {
             let batch = batch.map_err(|e| sql::planner::from_datafusion(e, ""))?;
             // The optimizer may widen a decimal on the way (sums of sums); what was announced holds.
@@ -390,7 +409,7 @@ impl Session {
     /// The batch plan of a query, as text.
     pub(crate) async fn explain_query(&self, bound: BoundQuery) -> Result<String, SqlError> {
         let convert = |e| sql::planner::from_datafusion(e, "");
-        let BoundQuery { plan, state, scope } = bound;
+        let BoundQuery { plan, state, scope, .. } = bound;
         let plan = state.optimize(&plan).map_err(convert)?;
         let wanted = scope.wanted(&plan).map_err(convert)?;
         scope.set_snapshot(self.database.snapshot(&wanted)?);

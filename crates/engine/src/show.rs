@@ -108,7 +108,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
                 session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
             (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), Some(relation.sql)]])
         }
-        ["all"] => (text_schema(&["name", "setting"]), Vec::new()),
+        ["all"] => (text_schema(&["name", "setting", "description"]), all_settings(session)),
         [name @ ..] => {
             let name = name.join(" ");
             let value = setting(session, &name).ok_or_else(|| {
@@ -122,23 +122,48 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
     })
 }
 
+/// Settings that every session has: name as PostgreSQL writes it, meaning, and the value where it can't be changed.
+const SETTINGS: [(&str, &str, Option<&str>); 14] = [
+    ("application_name", "Name that the client gave itself.", None),
+    ("client_encoding", "Encoding of texts from and to the client.", Some("UTF8")),
+    ("DateStyle", "How dates and times are printed.", Some("ISO, MDY")),
+    ("integer_datetimes", "Times are whole numbers of microseconds.", Some("on")),
+    ("IntervalStyle", "How intervals are printed.", Some("postgres")),
+    ("max_identifier_length", "Longest name that clients may expect.", Some("63")),
+    ("search_path", "Schemas in which names are looked up.", Some("\"$user\", public")),
+    ("server_encoding", "Encoding of texts in the database.", Some("UTF8")),
+    ("server_version", "PostgreSQL version whose protocol and dialect are spoken.", Some("16.6")),
+    ("standard_conforming_strings", "A backslash in '...' is a backslash.", Some("on")),
+    ("statement_timeout", "Longest time a statement may take, in milliseconds; 0 is no limit.", None),
+    ("TimeZone", "Zone in which times are printed and read.", None),
+    ("transaction_isolation", "Each statement sees one tick.", Some("read committed")),
+    ("transaction_read_only", "Statements may change data.", Some("off")),
+];
+
 fn setting(session: &Session, name: &str) -> Option<String> {
-    if let Some(value) = session.setting(name) {
-        return Some(value);
-    }
-    let fixed = match name {
-        "server_version" => "16.6",
-        "server_encoding" | "client_encoding" => "UTF8",
-        "transaction_isolation" | "transaction isolation level" => "read committed",
-        "standard_conforming_strings" | "integer_datetimes" => "on",
-        "datestyle" => "ISO, MDY",
-        "search_path" => "\"$user\", public",
-        "time zone" => "UTC",
-        "max_identifier_length" => "63",
-        "intervalstyle" => "postgres",
-        _ => return None,
+    let name = match name {
+        "transaction isolation level" => "transaction_isolation",
+        "time zone" => "timezone",
+        name => name,
     };
-    Some(fixed.to_string())
+    let fixed = SETTINGS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name)).and_then(|(_, _, v)| *v);
+    session.setting(name).or_else(|| fixed.map(str::to_string))
+}
+
+/// All settings in the order of their names, those that only this client knows among them.
+fn all_settings(session: &Session) -> Vec<Vec<Option<String>>> {
+    let is_known = |name: &str| SETTINGS.iter().any(|(known, ..)| known.eq_ignore_ascii_case(name));
+    let own = "Set by this client; nothing depends on it.";
+    let others = session.setting_names().into_iter().filter(|name| !is_known(name));
+    let mut rows: Vec<(String, &str)> = others.map(|name| (name, own)).collect();
+    rows.extend(SETTINGS.iter().map(|(name, description, _)| (name.to_string(), *description)));
+    rows.sort_by_key(|(name, _)| name.to_lowercase());
+    rows.into_iter()
+        .map(|(name, description)| {
+            let value = setting(session, &name.to_lowercase());
+            vec![Some(name), Some(value.unwrap_or_default()), Some(description.to_string())]
+        })
+        .collect()
 }
 
 fn watermarks(session: &Session) -> TextTable {
@@ -179,7 +204,9 @@ pub async fn explain(
     analyze: bool,
 ) -> Result<Outcome, SqlError> {
     let text = match &statement.statement {
-        Statement::Show(words) => explain_view(session, words.last().map_or("", String::as_str), analyze).await?,
+        Statement::Show(words) => {
+            explain_view(session, words.last().map_or("", String::as_str), analyze).await?
+        }
         // The statement that created the view stands for it.
         Statement::CreateView { view, .. } if analyze => explain_view(session, &view.name, analyze).await?,
         Statement::CreateView { .. } => match session.database.plan_definition(statement).await? {

@@ -106,6 +106,7 @@ impl Stepper {
 
     /// Takes a record's rows into the next step.
     pub fn feed(&mut self, entry: &RowsEntry) -> Result<(), SqlError> {
+        self.watermarks.tell_time(entry.arrival_us);
         for part in &entry.parts {
             let range = self.event_range(part);
             let Some(table) = self.tables.get_mut(&part.relation) else { continue };

@@ -61,7 +61,7 @@ pub fn rejected_rows_table() -> Arc<TableDef> {
     )
 }
 
-/// Rows that came after their window's state was freed: what the operator would have counted, and the views that ignored it.
+/// Rows that came after their window's state was freed: the table's row, and the views that ignored it.
 pub fn late_rows_table() -> Arc<TableDef> {
     table(
         LATE_ROWS,

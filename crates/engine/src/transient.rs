@@ -58,8 +58,7 @@ impl Transient {
 
     pub fn define_one(&mut self, statement: &ParsedStatement) -> Result<(), SqlError> {
         let id = RelationId(self.catalog.next_id);
-        let planner =
-            DefinitionPlanner { catalog: &self.catalog, views: &self.properties, base: &self.base };
+        let planner = DefinitionPlanner { catalog: &self.catalog, views: &self.properties, base: &self.base };
         let install = planner.plan_blocking(statement, id).map_err(|e| e.shifted(statement.offset))?;
         let mut catalog = Catalog::clone(&self.catalog);
         catalog.next_id += 1;
@@ -184,4 +183,38 @@ impl Transient {
 
 fn internal(error: dataflow::Error) -> SqlError {
     SqlError::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int32Array, TimestampMicrosecondArray};
+
+    /// The last order of the day is reported unpaid although no row comes any more.
+    #[test]
+    fn a_source_that_fell_silent_lets_time_pass_for_patterns() {
+        let mut engine = Transient::new(1);
+        engine
+            .define(
+                "CREATE TABLE e (k INT, v INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY;
+                 CREATE MATERIALIZED VIEW unpaid AS SELECT * FROM e MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts
+                 MEASURES a.ts AS at PATTERN (a NOT b) WITHIN INTERVAL '15 minutes' DEFINE a AS v = 1, b AS v = 2)",
+            )
+            .unwrap();
+        let time = TimestampMicrosecondArray::from(vec![100_000_000]).with_timezone("UTC");
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(Int32Array::from(vec![1])), Arc::new(Int32Array::from(vec![1])), Arc::new(time)];
+        let schema = engine.table("e").unwrap().schema();
+        engine.feed("e", RecordBatch::try_new(schema, columns).unwrap()).unwrap();
+        engine.step().unwrap();
+        assert_eq!(engine.row_count("unpaid"), 0);
+        let mut now_us = 0;
+        while engine.stepper.watermarks.needs_clock() {
+            now_us += 2_000_000;
+            engine.stepper.feed_clock(now_us);
+            assert!(now_us < 86_400_000_000, "the wait ends");
+        }
+        engine.step().unwrap();
+        assert_eq!(engine.row_count("unpaid"), 1);
+    }
 }

@@ -103,6 +103,8 @@ struct Group {
 pub struct Watermarks {
     pub tables: HashMap<RelationId, TableClock>,
     groups: Vec<Group>,
+    /// The latest moment that a record told of.
+    now_us: Option<i64>,
     probes: HashMap<RelationId, Vec<Probe>>,
 }
 
@@ -172,6 +174,15 @@ impl Watermarks {
         self.probes.get(&table).map_or(&[], Vec::as_slice)
     }
 
+    /// The clock: the latest moment at which a record came or a clock record was written. It never goes back.
+    pub fn now_us(&self) -> Option<i64> {
+        self.now_us
+    }
+
+    pub fn tell_time(&mut self, now_us: i64) {
+        self.now_us = self.now_us.max(Some(now_us));
+    }
+
     pub fn on_rows(&mut self, table: RelationId, max_event_us: Option<i64>, arrival_us: i64) {
         if let Some(clock) = self.tables.get_mut(&table) {
             let before = (clock.watermark, clock.idle);
@@ -183,6 +194,7 @@ impl Watermarks {
     }
 
     pub fn on_clock(&mut self, now_us: i64) {
+        self.tell_time(now_us);
         for clock in self.tables.values_mut() {
             clock.on_clock(now_us);
         }

@@ -8,7 +8,7 @@
 //! While a sync runs, the next requests gather: the group commit needs no timer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -75,7 +75,6 @@ pub struct Logged {
 }
 
 /// Facts about the log that others read.
-#[derive(Default)]
 pub struct LogFacts {
     pub bytes: AtomicU64,
     pub records: AtomicU64,
@@ -85,6 +84,25 @@ pub struct LogFacts {
     pub refused: Mutex<Option<String>>,
     /// Set by the engine while passing time could close windows.
     pub needs_clock: AtomicBool,
+    /// When a row of a view that compares with now() comes or goes; `i64::MAX` when none will.
+    pub clock_due_us: AtomicI64,
+    /// The clock at the last tick; `i64::MIN` before the first record.
+    pub clock_us: AtomicI64,
+}
+
+impl Default for LogFacts {
+    fn default() -> Self {
+        LogFacts {
+            bytes: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            fsyncs: AtomicU64::new(0),
+            backlog_rows: AtomicU64::new(0),
+            refused: Mutex::new(None),
+            needs_clock: AtomicBool::new(false),
+            clock_due_us: AtomicI64::new(i64::MAX),
+            clock_us: AtomicI64::new(i64::MIN),
+        }
+    }
 }
 
 /// Who was seen before, by table.
@@ -196,6 +214,13 @@ impl Writer {
                 }
             }
             Request::Definition { definition, install, reply } => {
+                if let Install::View { plan: Some(plan), .. } = &install
+                    && plan.reads_clock()
+                {
+                    // What the view shows first is as of now, not as of the last record.
+                    let now_us = (self.now_us)();
+                    self.append_clock(now_us, group);
+                }
                 let payload = serde_json::to_vec(&definition).expect("a definition is plain text");
                 match self.append(KIND_DEFINITION, definition.id, &payload, group) {
                     Ok((offset, location)) => {
@@ -215,11 +240,18 @@ impl Writer {
         false
     }
 
+    /// Writes the time, if passing time changes something, or if the last write failed: then this is the write that
+    /// finds out whether there is space again.
     fn clock(&mut self, group: &mut GroupCommit) {
-        if !self.facts.needs_clock.load(Ordering::Relaxed) {
-            return;
-        }
         let now_us = (self.now_us)();
+        let due = self.facts.clock_due_us.load(Ordering::Relaxed) <= now_us;
+        let failed = self.facts.refused.lock().is_some();
+        if due || failed || self.facts.needs_clock.load(Ordering::Relaxed) {
+            self.append_clock(now_us, group);
+        }
+    }
+
+    fn append_clock(&mut self, now_us: i64, group: &mut GroupCommit) {
         if let Ok((offset, location)) = self.append(KIND_CLOCK, 0, &now_us.to_le_bytes(), group) {
             group.logged.push(Logged { offset, location, entry: Entry::Clock(now_us), install: None });
         }
@@ -303,7 +335,8 @@ impl Writer {
 
     fn commit(&mut self, mut group: GroupCommit) {
         let measure = std::mem::take(&mut group.measure);
-        let outcome = if group.logged.is_empty() { Ok(()) } else { self.log.commit().map(|_| ()) };
+        let writes = !group.logged.is_empty();
+        let outcome = if writes { self.log.commit().map(|_| ()) } else { Ok(()) };
         let error = outcome.err().map(|e| self.refuse(&e));
         self.facts.bytes.store(self.log.bytes(), Ordering::Relaxed);
         self.facts.fsyncs.store(self.log.fsyncs(), Ordering::Relaxed);
@@ -350,7 +383,8 @@ impl Writer {
             // The engine ends only after this thread.
             let _ = self.engine.send(Work::Measure(reply));
         }
-        if error.is_none() {
+        // A commit of nothing says nothing about the disk.
+        if error.is_none() && writes {
             *self.facts.refused.lock() = None;
         }
     }
@@ -359,7 +393,11 @@ impl Writer {
     fn refuse(&self, error: &LogError) -> SqlError {
         let state = match error {
             LogError::DiskFull { .. } => SqlState::DiskFull,
-            LogError::RecordTooLarge { .. } | LogError::CommitTooLarge { .. } => {
+            // Sent again it would be as large.
+            LogError::RecordTooLarge { .. } => {
+                return SqlError::new(SqlState::ProgramLimitExceeded, error.to_string());
+            }
+            LogError::CommitTooLarge { .. } => {
                 return SqlError::new(SqlState::ConfigurationLimitExceeded, error.to_string());
             }
             _ => SqlState::IoError,

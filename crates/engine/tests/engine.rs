@@ -1,13 +1,18 @@
 //! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
 
 mod engine {
+    mod clock;
     mod described;
     mod docs;
     mod generate;
+    mod generate_select;
+    mod generate_windows;
     mod harness;
     mod match_recognize;
     mod oracle;
+    mod over;
     mod slt;
     mod statements;
+    mod subscriptions;
     mod windows;
 }

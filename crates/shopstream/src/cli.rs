@@ -48,8 +48,7 @@ pub enum Command {
     #[command(after_long_help = "Examples:\n  \
         shopstream load orders.ndjson --table orders\n  \
         shopstream load clicks.csv.gz --table user_behavior --columns user_id,item_id,category_id,behavior,ts\n  \
-        shopstream load clicks.csv.gz --table user_behavior --columns user_id,item_id,category_id,behavior,ts \
-        --speed 600 --time-column ts\n\n\
+        shopstream load clicks.csv.gz --table user_behavior --speed 600 --time-column ts\n\n\
         A load may be repeated: every chunk carries an Idempotency-Key made of its content and number, so that \
         rows which arrived before a crash of either side are not counted twice. Keep --batch-rows the same when \
         repeating.")]
@@ -147,10 +146,10 @@ pub struct LoadFlags {
     /// Format of the files [default: by the file's name]
     #[arg(long, value_enum)]
     pub format: Option<FileFormat>,
-    /// Columns of a CSV file in their order
+    /// Columns of a CSV file in their order [default: those that its first line names, else the table's]
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1)]
     pub columns: Option<Vec<String>>,
-    /// The first line of a CSV file names the columns (assumed when --columns is not given)
+    /// The first line of a CSV file names columns, even if none of them is the table's
     #[arg(long)]
     pub header: bool,
     /// Rows in a request

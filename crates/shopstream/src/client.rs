@@ -51,8 +51,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to do after one try.
-enum Try {
-    Done(Answer),
+enum Try<T> {
+    Done(T),
     /// Not answered, or answered with "later": the reason and how long the server asks to wait.
     Again(String, Option<Duration>),
     GiveUp(Failure),
@@ -77,10 +77,36 @@ impl Client {
     /// An answer that a repetition cannot change (unknown table, bad token), no answer within the time for
     /// retries, or a request to stop while waiting.
     pub fn post_rows(&self, table: &str, content_type: &str, key: &str, body: &[u8]) -> Result<Answer> {
+        self.repeat("send rows to", || self.try_post(table, content_type, key, body))
+    }
+
+    /// Reads an address of the server, as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::post_rows`].
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.repeat("read from", || {
+            let response = match self.authorized(self.agent.get(format!("{}{path}", self.server))).call() {
+                Ok(response) => response,
+                Err(error) => return failed_to_send(error),
+            };
+            match read(response) {
+                Ok((200, _, text)) => match serde_json::from_str(&text) {
+                    Ok(value) => Try::Done(value),
+                    Err(_) => Try::GiveUp(Failure::failed(format!("{path} of the server is not JSON"))),
+                },
+                Ok((status, retry_after, text)) => refused(status, retry_after, &text, None),
+                Err(reason) => Try::Again(reason, None),
+            }
+        })
+    }
+
+    /// Tries until it is done or given up.
+    fn repeat<T>(&self, what: &str, attempt: impl Fn() -> Try<T>) -> Result<T> {
         let started = Instant::now();
         let mut back_off = BACK_OFF_MIN;
         loop {
-            let (reason, wait) = match self.try_post(table, content_type, key, body) {
+            let (reason, wait) = match attempt() {
                 Try::Done(answer) => return Ok(answer),
                 Try::GiveUp(failure) => return Err(failure),
                 Try::Again(reason, wait) => (reason, wait),
@@ -88,7 +114,7 @@ impl Client {
             let pause = wait.unwrap_or(back_off).max(back_off);
             if started.elapsed() + pause > self.retry_for {
                 return Err(Failure::failed(format!(
-                    "send rows to {}: {reason}, given up after {:.0?}",
+                    "{what} {}: {reason}, given up after {:.0?}",
                     self.server, self.retry_for
                 ))
                 .hint("is the server running? --server names it, --retry-for sets how long to wait for it"));
@@ -101,45 +127,68 @@ impl Client {
         }
     }
 
-    fn try_post(&self, table: &str, content_type: &str, key: &str, body: &[u8]) -> Try {
-        let url = format!("{}/v1/tables/{}/rows", self.server, encode(table));
-        let mut request =
-            self.agent.post(&url).header("Content-Type", content_type).header("Idempotency-Key", key);
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
         }
-        let mut response = match request.send(body) {
+    }
+
+    fn try_post(&self, table: &str, content_type: &str, key: &str, body: &[u8]) -> Try<Answer> {
+        let url = format!("{}/v1/tables/{}/rows", self.server, encode(table));
+        let request =
+            self.agent.post(&url).header("Content-Type", content_type).header("Idempotency-Key", key);
+        let response = match self.authorized(request).send(body) {
             Ok(response) => response,
-            Err(ureq::Error::BadUri(uri)) => {
-                return Try::GiveUp(Failure::usage(format!("bad server address {uri}")));
-            }
-            Err(error) => return Try::Again(error.to_string(), None),
+            Err(error) => return failed_to_send(error),
         };
-        let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
         let replayed = response.headers().contains_key("idempotency-replayed");
-        let text = match response.body_mut().with_config().limit(64 << 20).read_to_string() {
-            Ok(text) => text,
-            Err(error) => return Try::Again(format!("read the answer: {error}"), None),
-        };
-        match interpret(status, retry_after, &text, table) {
-            Try::Done(answer) => Try::Done(Answer { replayed, ..answer }),
-            other => other,
+        match read(response) {
+            Ok((status, retry_after, text)) => match interpret(status, retry_after, &text, table) {
+                Try::Done(answer) => Try::Done(Answer { replayed, ..answer }),
+                other => other,
+            },
+            Err(reason) => Try::Again(reason, None),
         }
     }
 }
 
+fn failed_to_send<T>(error: ureq::Error) -> Try<T> {
+    match error {
+        ureq::Error::BadUri(uri) => Try::GiveUp(Failure::usage(format!("bad server address {uri}"))),
+        error => Try::Again(error.to_string(), None),
+    }
+}
+
+/// Status, how long to wait before the next try, and text of an answer.
+fn read(
+    mut response: ureq::http::Response<ureq::Body>,
+) -> std::result::Result<(u16, Option<Duration>, String), String> {
+    let retry_after = response
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let status = response.status().as_u16();
+    match response.body_mut().with_config().limit(64 << 20).read_to_string() {
+        Ok(text) => Ok((status, retry_after, text)),
+        Err(error) => Err(format!("read the answer: {error}")),
+    }
+}
+
 /// The decision after an answer, apart from sending so that it can be tested.
-fn interpret(status: u16, retry_after: Option<Duration>, text: &str, table: &str) -> Try {
+fn interpret(status: u16, retry_after: Option<Duration>, text: &str, table: &str) -> Try<Answer> {
     let json: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     // A request in which every row was bad is answered with 422 and the same counts.
     if let Some(answer) = read_answer(&json).filter(|_| (200..300).contains(&status) || status == 422) {
         return Try::Done(answer);
     }
+    refused(status, retry_after, text, Some(table))
+}
+
+/// The decision after an answer that is none.
+fn refused<T>(status: u16, retry_after: Option<Duration>, text: &str, table: Option<&str>) -> Try<T> {
+    let json: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     let problem = json["detail"].as_str().or(json["title"].as_str()).unwrap_or(text.trim());
     match status {
         200..300 => {
@@ -152,8 +201,8 @@ fn interpret(status: u16, retry_after: Option<Duration>, text: &str, table: &str
             Failure::failed(format!("the server refused the token: {problem}"))
                 .hint("give --auth-token-file with a token that the server knows"),
         ),
-        404 => Try::GiveUp(
-            Failure::failed(format!("table {table}: {problem}"))
+        404 if table.is_some() => Try::GiveUp(
+            Failure::failed(format!("table {}: {problem}", table.unwrap_or_default()))
                 .hint("`shopstream sql -c 'SHOW TABLES'` lists the tables"),
         ),
         _ => Try::GiveUp(Failure::failed(format!("answer {status} of the server: {problem}"))),

@@ -12,6 +12,7 @@
 //! Chunks are sent one after another unless `--parallel` says otherwise: a later chunk that overtakes an earlier
 //! one moves the watermark and makes honest rows late.
 
+mod header;
 mod input;
 mod lines;
 mod parquet;
@@ -97,8 +98,19 @@ fn load_file(path: &Path, flags: &LoadFlags, client: &Client, totals: &mut Answe
         (FileFormat::Parquet, Some(_)) => {
             return Err(Failure::usage("--speed replays CSV and NDJSON files, not Parquet"));
         }
-        (_, None) => Box::new(lines::LineChunks::new(lines::Lines::open(input, path, format, flags)?, flags)),
-        (_, Some(speed)) => Box::new(replay::ReplayChunks::open(input, path, format, flags, speed)?),
+        (_, speed) => {
+            let asks = format == FileFormat::Csv && flags.columns.is_none() && !flags.header;
+            let table_columns = if asks { table_columns(client, &flags.table)? } else { None };
+            let file = lines::TextFile { path, format, flags, table_columns };
+            match speed {
+                None => {
+                    let lines = lines::Lines::open(input, &file)?;
+                    lines.announce();
+                    Box::new(lines::LineChunks::new(lines, flags))
+                }
+                Some(speed) => Box::new(replay::ReplayChunks::open(input, &file, speed)?),
+            }
+        }
     };
     let file = path.file_name().map_or("-".into(), |name| name.to_string_lossy());
     let sender = Sender {
@@ -125,6 +137,11 @@ fn load_file(path: &Path, flags: &LoadFlags, client: &Client, totals: &mut Answe
         Some(failure) => Err(failure),
         None => read,
     }
+}
+
+/// What the server says of the table; `None` when it has no such table.
+fn table_columns(client: &Client, table: &str) -> Result<Option<Vec<header::TableColumn>>> {
+    Ok(header::TableColumn::of_description(&client.get("/v1/tables")?, table))
 }
 
 /// Reads, waits for the time of replayed chunks, and fills the queue.

@@ -72,11 +72,14 @@ async fn connect(flags: &SqlFlags, config: &Config) -> Result<tokio_postgres::Cl
         target.password(token);
     }
     target.application_name("shopstream").connect_timeout(std::time::Duration::from_secs(5));
-    let (client, mut connection) = target.connect(NoTls).await.map_err(|error| match error.as_db_error() {
-        Some(refusal) => Failure::failed(format!("{address} refused the connection: {}", refusal.message())),
-        None => Failure::failed(format!("connect to {address}: {}", with_source(&error)))
-            .hint("is the server running? --server names its Postgres address"),
-    })?;
+    let (client, mut connection) =
+        target.connect(NoTls).await.map_err(|error| match error.as_db_error() {
+            Some(refusal) => {
+                Failure::failed(format!("{address} refused the connection: {}", refusal.message()))
+            }
+            None => Failure::failed(format!("connect to {address}: {}", with_source(&error)))
+                .hint("is the server running? --server names its Postgres address"),
+        })?;
     tokio::spawn(async move {
         loop {
             match std::future::poll_fn(|context| connection.poll_message(context)).await {

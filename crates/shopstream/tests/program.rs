@@ -2,7 +2,9 @@
 
 mod program {
     mod data;
+    mod disk;
     mod kill;
+    mod replay;
     mod server;
     mod tutorial;
 }

@@ -18,11 +18,45 @@ const DAY_US: i64 = 24 * 3_600_000_000;
 /// Texts that are no interval, and months and years, whose length is not fixed.
 pub fn parse_us(text: &str) -> Result<i64> {
     let seconds = IntervalParseConfig::new(IntervalUnit::Second);
-    let interval = parse_interval_month_day_nano_config(text.trim(), seconds).map_err(|_| {
+    let interval = parse_interval_month_day_nano_config(&spelled_out(text), seconds).map_err(|_| {
         SqlError::new(SqlState::InvalidTextRepresentation, format!("invalid interval \"{text}\""))
             .with_hint("write it like '5 seconds' or '1 hour 30 minutes'")
     })?;
     fixed_us(interval)
+}
+
+/// An interval as PostgreSQL prints and reads it, `1 day 02:03:04`, with its clock time and short words spelled out for
+/// Arrow's parser: `1 day 02 hours 03 minutes 04 seconds`. What is not understood stays as it is.
+pub fn spelled_out(interval: &str) -> String {
+    let words = interval.split_whitespace().map(|word| match word {
+        "mon" => "month".to_string(),
+        "mons" => "months".to_string(),
+        clock if clock.contains(':') => clock_spelled_out(clock).unwrap_or_else(|| clock.to_string()),
+        word => word.to_string(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// `-02:03:04.5` as `-02 hours -03 minutes -04.5 seconds`; two parts are hours and minutes.
+fn clock_spelled_out(clock: &str) -> Option<String> {
+    let sign = if clock.starts_with('-') { "-" } else { "" };
+    let parts: Vec<&str> = clock.strip_prefix(['-', '+']).unwrap_or(clock).split(':').collect();
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, last) = parts.split_at(2.min(parts.len()));
+    let seconds = match last {
+        [] => Some("0"),
+        [seconds] => Some(*seconds),
+        _ => None,
+    }?;
+    let (before, after) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let below_sixty = |part: &str| part.parse::<u32>().is_ok_and(|number| number < 60);
+    let valid = whole.len() == 2
+        && whole.iter().all(|part| digits(part))
+        && below_sixty(whole[1])
+        && digits(before)
+        && below_sixty(before)
+        && digits(after);
+    valid.then(|| format!("{sign}{} hours {sign}{} minutes {sign}{seconds} seconds", whole[0], whole[1]))
 }
 
 /// Microseconds of an interval value without months.
@@ -115,9 +149,16 @@ mod tests {
             ("250 milliseconds", 250_000),
             ("1.5 seconds", 1_500_000),
             ("-5 seconds", -5_000_000),
+            ("02:03:04", 7_384_000_000),
+            ("1 day 02:03:04.5", 86_400_000_000 + 7_384_500_000),
+            ("-1 day +00:30", -86_400_000_000 + 1_800_000_000),
+            ("-00:00:05", -5_000_000),
         ];
         for (text, us) in cases {
             assert_eq!(parse_us(text), Ok(us), "{text}");
+        }
+        for text in ["1:2:3:4", "1:60", "a:b", "1:", ":5", "1:2:3:", "--1:00", "1:2:3.x"] {
+            assert_eq!(parse_us(text).unwrap_err().state, SqlState::InvalidTextRepresentation, "{text}");
         }
         assert_eq!(parse_us("1 month").unwrap_err().state, SqlState::InvalidParameterValue);
         assert_eq!(parse_us("soon").unwrap_err().state, SqlState::InvalidTextRepresentation);

@@ -53,6 +53,7 @@ pub enum SqlState {
     ProtocolViolation,
     InvalidDefinition,
     ConfigurationLimitExceeded,
+    ProgramLimitExceeded,
     InternalError,
 }
 
@@ -93,6 +94,7 @@ impl SqlState {
             SqlState::ProtocolViolation => "08P01",
             SqlState::InvalidDefinition => "42P17",
             SqlState::ConfigurationLimitExceeded => "53400",
+            SqlState::ProgramLimitExceeded => "54000",
             SqlState::InternalError => "XX000",
         }
     }

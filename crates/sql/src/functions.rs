@@ -1,8 +1,14 @@
 //! Scalar functions that shops and PostgreSQL's clients expect and DataFusion lacks, or has in
 //! another form: times count microseconds in UTC, `to_char` takes PostgreSQL's patterns.
 
-mod json;
+mod calendar;
+mod date_bin;
+pub(crate) mod json;
+mod json_values;
+mod patterns;
+mod plain;
 mod session;
+mod strings;
 mod time;
 mod to_char;
 
@@ -18,6 +24,7 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
     let functions = [
         ScalarUDF::new_from_impl(time::Now::new()),
         ScalarUDF::new_from_impl(time::ToTimestamp::new()),
+        ScalarUDF::new_from_impl(date_bin::DateBin::new()),
         ScalarUDF::new_from_impl(to_char::ToChar::new()),
         ScalarUDF::new_from_impl(json::JsonGet::new(json::Answer::Json)),
         ScalarUDF::new_from_impl(json::JsonGet::new(json::Answer::Text)),
@@ -26,7 +33,14 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         ScalarUDF::new_from_impl(session::SessionText::current_database()),
         ScalarUDF::new_from_impl(session::SessionText::current_schema()),
     ];
-    functions.into_iter().map(Arc::new).collect()
+    functions
+        .into_iter()
+        .chain(json_values::all())
+        .chain(calendar::all())
+        .chain(strings::all())
+        .chain(patterns::all())
+        .map(Arc::new)
+        .collect()
 }
 
 /// True when every argument is a single value, so that the answer may be one too.

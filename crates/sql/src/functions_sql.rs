@@ -142,14 +142,19 @@ fn body_of(function: &FunctionDef, call: &ast::Function) -> Result<Expr> {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
                 _ => None,
             });
-            expressions
-                .collect::<Option<_>>()
-                .ok_or_else(|| wrong(format!("function \"{}\" takes its arguments by position", function.name)))?
+            expressions.collect::<Option<_>>().ok_or_else(|| {
+                wrong(format!("function \"{}\" takes its arguments by position", function.name))
+            })?
         }
-        _ => return Err(wrong(format!("function \"{}\" is called in a way it does not know", function.name))),
+        _ => {
+            return Err(wrong(format!("function \"{}\" is called in a way it does not know", function.name)));
+        }
     };
     if call.over.is_some() || call.filter.is_some() || !call.within_group.is_empty() {
-        return Err(wrong(format!("function \"{}\" is neither an aggregate nor a window function", function.name)));
+        return Err(wrong(format!(
+            "function \"{}\" is neither an aggregate nor a window function",
+            function.name
+        )));
     }
     if given.len() != function.arguments.len() {
         return Err(wrong(format!(
@@ -198,13 +203,9 @@ fn body_of(function: &FunctionDef, call: &ast::Function) -> Result<Expr> {
 
 fn cast(expr: Expr, sql_type: &str) -> Result<Expr> {
     match crate::parse_expr(&format!("CAST(NULL AS {sql_type})"))? {
-        Expr::Cast { kind, data_type, array, format, .. } => Ok(Expr::Cast {
-            kind,
-            expr: Box::new(Expr::Nested(Box::new(expr))),
-            data_type,
-            array,
-            format,
-        }),
+        Expr::Cast { kind, data_type, array, format, .. } => {
+            Ok(Expr::Cast { kind, expr: Box::new(Expr::Nested(Box::new(expr))), data_type, array, format })
+        }
         other => Err(SqlError::internal(format!("a cast was read as {other}"))),
     }
 }
@@ -239,9 +240,10 @@ impl VisitorMut for Substitute<'_> {
                 self.function.arguments.iter().position(|argument| argument.name == parts[1].value)
             }
             Expr::Value(value) => match &value.value {
-                ast::Value::Placeholder(text) => {
-                    text.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| n.checked_sub(1))
-                }
+                ast::Value::Placeholder(text) => text
+                    .strip_prefix('$')
+                    .and_then(|n| n.parse::<usize>().ok())
+                    .and_then(|n| n.checked_sub(1)),
                 _ => return ControlFlow::Continue(()),
             },
             _ => return ControlFlow::Continue(()),

@@ -6,14 +6,16 @@
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
+pub mod aggregates;
 pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
-pub mod match_recognize;
 pub mod functions_sql;
+pub mod match_recognize;
 pub mod parser;
 pub mod planner;
+pub mod session_tvf;
 pub mod statement;
 pub mod suggest;
 pub mod types;
@@ -23,13 +25,14 @@ pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
-pub use match_recognize::MatchRecognize;
 pub use functions_sql::{FunctionDef, SqlFunctions};
+pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{
     PlannerConfig, bind_expr, bind_query, bind_statement, bind_table, checked_physical_expr, from_datafusion,
     optimize_for_streaming, session_context, session_state,
 };
+pub use session_tvf::SessionTvf;
 pub use statement::{ParsedStatement, Statement};
 pub use window_tvf::{WindowKind, WindowTvf};
 

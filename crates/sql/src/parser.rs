@@ -16,8 +16,8 @@ mod copy;
 mod create_table;
 mod create_view;
 mod errors;
-pub(crate) mod match_recognize;
 mod functions;
+pub(crate) mod match_recognize;
 mod settings;
 #[cfg(test)]
 mod tests;

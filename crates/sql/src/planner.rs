@@ -9,9 +9,18 @@ mod checked;
 mod compatibility;
 mod definitions;
 mod errors;
+mod grouping_sets;
+mod json_marks;
+mod lateral;
 mod match_recognize;
+mod outputs;
 mod parameters;
 mod relations;
+mod rewrites;
+mod set_operations;
+mod set_returning;
+mod spellings;
+mod stop;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -38,12 +47,15 @@ pub use self::checked::checked_physical_expr;
 pub use self::compatibility::{EMPTY_CATALOGS, mentions_catalogs};
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
-pub use self::streaming::optimize_for_streaming;
-use crate::match_recognize::MatchRecognizePlanner;
+pub use self::outputs::{BoundOutput, bind_output};
+pub use self::stop::QueryStop;
+pub use self::streaming::{optimize_for_streaming, reads_clock};
 use crate::functions_sql::SqlFunctions;
+use crate::match_recognize::MatchRecognizePlanner;
+use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
 use crate::window_tvf::WindowTvfPlanner;
-use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, functions, suggest};
+use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, aggregates, functions, suggest};
 
 /// What a session's planner needs to know.
 #[derive(Clone, Debug)]
@@ -88,7 +100,10 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
         .with_analyzer_rule(Arc::new(checked::ConstantArithmetic));
     // Ours come before DataFusion's planners and, by name, replace its functions.
     builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(functions::JsonOperators));
+    builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(aggregates::AggregateCalls));
     builder.scalar_functions().get_or_insert_with(Vec::new).extend(functions::all());
+    builder.scalar_functions().get_or_insert_with(Vec::new).extend(rewrites::markers());
+    builder.aggregate_functions().get_or_insert_with(Vec::new).extend(aggregates::all());
     builder.build()
 }
 
@@ -116,8 +131,9 @@ pub async fn bind_statement(
         compatibility::rewrite(&mut statement);
     }
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
-    let plan = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
-    match plan.and_then(parameters::type_parameters) {
+    let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+    let bound = bound.and_then(parameters::type_parameters).and_then(set_operations::rewrite);
+    match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
     }
@@ -125,7 +141,9 @@ pub async fn bind_statement(
 
 /// Binds an expression over the columns of `schema`, as kept for DEFAULT, CHECK and generated columns.
 pub fn bind_expr(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
-    let expr = ast::ExprWithAlias { expr: crate::parse_expr(sql)?, alias: None };
+    let mut expr = crate::parse_expr(sql)?;
+    relations::prepare_expr(&mut expr).map_err(|error| from_datafusion(error, sql))?;
+    let expr = ast::ExprWithAlias { expr, alias: None };
     state
         .create_logical_expr_from_sql_expr(expr, schema)
         .map_err(|error| with_hint(state, from_datafusion(error, sql)))
@@ -189,9 +207,14 @@ impl QueryPlanner for BatchPlanner {
         let plan = DefaultPhysicalPlanner::with_extension_planners(vec![
             Arc::new(WindowTvfPlanner),
             Arc::new(MatchRecognizePlanner),
+            Arc::new(SessionTvfPlanner),
         ])
         .create_physical_plan(logical_plan, session)
         .await?;
+        let plan = match session.config().get_extension::<QueryStop>() {
+            Some(query) => stop::stoppable(plan, &query)?,
+            None => plan,
+        };
         cooperative(checked::checked_plan(plan)?)
     }
 }

@@ -253,6 +253,10 @@ impl TypePlanner for DialectTypes {
         let found = from_ast(sql_type).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let field = Field::new("", found.data_type, true);
         // Also for plain text: a cast without a name would keep the name of what is cast.
-        Ok(Some(Arc::new(if holds_text(field.data_type()) { with_sql_type(field, &found.name) } else { field })))
+        Ok(Some(Arc::new(if holds_text(field.data_type()) {
+            with_sql_type(field, &found.name)
+        } else {
+            field
+        })))
     }
 }

@@ -4,8 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, UInt32Array};
 use arrow::datatypes::Schema;
 use dataflow::{Operator, Watermark, ZSet};
 use datafusion::physical_expr::PhysicalExpr;
@@ -14,11 +13,14 @@ use sql::RelationId;
 use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
+use crate::operators::constant::Constant;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
 use crate::operators::match_recognize::MatchRecognize;
 use crate::operators::match_recognize::updating::UpdatingMatchRecognize;
+use crate::operators::over::{Over, OverSpec};
 use crate::operators::temporal_buffer::TemporalBuffer;
+use crate::operators::temporal_filter::TemporalFilter;
 use crate::operators::top_n::{TopN, TopNSpec};
 use crate::operators::{Expiry, microseconds};
 use crate::plan::{Grid, MapSpec, PlanKind, PlanNode, StreamPlan};
@@ -56,7 +58,8 @@ impl LateProbe {
         end.saturating_add(self.allowed_lateness_us)
     }
 
-    pub fn late_rows(&self, change: &ZSet, watermark: Watermark) -> dataflow::Result<Option<RecordBatch>> {
+    /// Numbers of the late rows; `None` without any.
+    pub fn late_rows(&self, change: &ZSet, watermark: Watermark) -> dataflow::Result<Option<UInt32Array>> {
         if watermark == Watermark::MIN || change.is_empty() {
             return Ok(None);
         }
@@ -66,8 +69,8 @@ impl LateProbe {
         if !oldest.is_some_and(|t| watermark.closes(self.end_us(t))) {
             return Ok(None);
         }
-        let mask = BooleanArray::from_iter((0..times.len()).map(|row| Some(late(row))));
-        Ok(Some(filter_record_batch(change.rows(), &mask)?))
+        let rows = (0..times.len()).filter(|row| late(*row)).map(|row| row as u32);
+        Ok(Some(UInt32Array::from_iter_values(rows)))
     }
 }
 
@@ -145,6 +148,8 @@ impl Circuit {
             watermark: Watermark::MIN,
             late,
             delay_us,
+            clocked: matches!(plan.kind, PlanKind::TemporalFilter(_)),
+            clock_seen: None,
             level,
             started: false,
             busy: Duration::ZERO,
@@ -164,6 +169,8 @@ impl Circuit {
         Ok(match &plan.kind {
             PlanKind::Source { relation, .. } => Computation::Source(*relation),
             PlanKind::Map(spec) => Computation::Map(Arc::clone(spec)),
+            PlanKind::Constant(rows) => Computation::Single(Box::new(Constant::new(rows.clone()))),
+            PlanKind::Unnest(spec) => Computation::Unnest(Arc::clone(spec)),
             PlanKind::Expand(spec) => Computation::Expand(Arc::clone(spec)),
             PlanKind::Union => Computation::Union,
             PlanKind::Aggregate(spec) => self
@@ -183,6 +190,17 @@ impl Circuit {
                     expiry: spec.expiry,
                     emit: spec.emit,
                     append_only: spec.append_only,
+                })?))
+            })?,
+            PlanKind::Over(spec) => self.sharded(vec![spec.partition.clone()], || {
+                Ok(Box::new(Over::new(OverSpec {
+                    input: Arc::clone(&inputs[0]),
+                    partition: spec.partition.clone(),
+                    order: spec.order.clone(),
+                    calls: spec.calls.clone(),
+                    output: Arc::clone(&plan.schema),
+                    release: spec.release,
+                    emit: spec.emit,
                 })?))
             })?,
             PlanKind::Join(spec) => {
@@ -213,6 +231,9 @@ impl Circuit {
                         None => Box::new(UpdatingMatchRecognize::new(compiled)?),
                     })
                 })?
+            }
+            PlanKind::TemporalFilter(spec) => {
+                Computation::Single(Box::new(TemporalFilter::new(spec.as_ref().clone(), &inputs[0])?))
             }
             PlanKind::Buffer(expiry) => {
                 Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
@@ -295,6 +316,7 @@ fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
     match &plan.kind {
         PlanKind::Aggregate(spec) => only(spec.expiry),
         PlanKind::TopN(spec) => only(spec.expiry),
+        PlanKind::Over(spec) => only(spec.release.expiry()),
         PlanKind::Buffer(expiry) => only(Some(*expiry)),
         // The buffer below lets no late row through; the watermark is what the operator needs.
         PlanKind::MatchRecognize(spec) => only(spec.expiry),
@@ -325,7 +347,13 @@ fn grid_of(plan: &PlanNode) -> Grid {
     use crate::plan::TimeKind;
     let column = match &plan.kind {
         PlanKind::Join(spec) => return spec.grid,
+        // As long as a match may take, a source that fell silent has something to wait for.
+        PlanKind::MatchRecognize(spec) => {
+            let within = spec.compiled.pattern.within_us;
+            return within.map_or(Grid::POINT, |period_us| Grid { period_us, offset_us: 0 });
+        }
         PlanKind::TopN(spec) => spec.expiry.map(|e| e.column),
+        PlanKind::Over(spec) => spec.release.expiry().map(|e| e.column),
         PlanKind::Aggregate(spec) => spec.expiry.and_then(|e| spec.keys.iter().position(|k| *k == e.column)),
         PlanKind::Buffer(expiry) => Some(expiry.column),
         _ => None,

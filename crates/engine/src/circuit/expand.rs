@@ -10,6 +10,17 @@ use sql::window_tvf::WindowKind;
 use crate::operators::microseconds;
 use crate::plan::ExpandSpec;
 
+/// For each row that [`expand`] gives, the number of the row it was made of.
+pub fn rows_of_windows(spec: &ExpandSpec, change: &ZSet) -> dataflow::Result<Vec<u32>> {
+    let times = microseconds(change.rows().column(spec.time_column))?;
+    let windows = |time: &i64| match spec.kind {
+        WindowKind::Tumble { .. } => 1,
+        _ => spec.kind.windows(*time).into_iter().count(),
+    };
+    let rows = times.values().iter().enumerate();
+    Ok(rows.flat_map(|(row, time)| std::iter::repeat_n(row as u32, windows(time))).collect())
+}
+
 /// The change with `window_start` and `window_end` appended. The time column holds no nulls.
 pub fn expand(spec: &ExpandSpec, change: &ZSet, output: &SchemaRef) -> dataflow::Result<ZSet> {
     let times = microseconds(change.rows().column(spec.time_column))?;

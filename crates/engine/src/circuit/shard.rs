@@ -37,6 +37,7 @@ impl Sharded {
                 tick: ctx.tick,
                 watermark_before: ctx.watermark_before,
                 watermark: ctx.watermark,
+                now_us: ctx.now_us,
                 ..Default::default()
             })
             .collect();

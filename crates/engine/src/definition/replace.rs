@@ -84,13 +84,11 @@ impl DefinitionPlanner<'_> {
             )
             .with_hint("use CREATE OR REPLACE FUNCTION, or another name; there is one function of a name"));
         }
-        if self.base.scalar_functions().contains_key(name) || self.base.aggregate_functions().contains_key(name)
+        if self.base.scalar_functions().contains_key(name)
+            || self.base.aggregate_functions().contains_key(name)
         {
-            return Err(SqlError::new(
-                SqlState::DuplicateObject,
-                format!("function \"{name}\" is built in"),
-            )
-            .with_hint("choose another name"));
+            return Err(SqlError::new(SqlState::DuplicateObject, format!("function \"{name}\" is built in"))
+                .with_hint("choose another name"));
         }
         let kept = self.catalog.callers(name).into_iter().filter(|o| o.kind == ObjectKind::MaterializedView);
         let kept = kept.map(|o| format!("\"{}\"", o.name)).collect::<Vec<_>>().join(", ");
@@ -101,11 +99,8 @@ impl DefinitionPlanner<'_> {
             )
             .with_hint("drop the materialized view, replace the function, and create the materialized view anew"));
         }
-        let mut function = FunctionDef {
-            id: old.map_or(id, |old| old.id),
-            sql: statement.sql.clone(),
-            ..function.clone()
-        };
+        let mut function =
+            FunctionDef { id: old.map_or(id, |old| old.id), sql: statement.sql.clone(), ..function.clone() };
         // A call with NULLs binds what every call will.
         let arguments = function.arguments.iter().map(|a| format!("CAST(NULL AS {})", a.sql_type));
         let call = format!("SELECT \"{name}\"({})", arguments.collect::<Vec<_>>().join(", "));

@@ -23,16 +23,21 @@
 //! Cost: one hash lookup per row and one addition per row and call; min, max, string_agg and array_agg over
 //! inputs with retractions cost a search in the group's ordered values.
 
-mod accumulator;
+pub(super) mod accumulator;
+mod bits;
 pub(super) mod change;
 mod collect;
 mod distinct;
-mod exact_float;
+pub(super) mod exact_float;
 mod extreme;
 mod group_table;
 pub(super) mod groups;
+mod moments;
 mod multiset;
-mod number;
+pub(super) mod number;
+mod ordered;
+mod ranked;
+mod sketches;
 pub(super) mod window_index;
 mod words;
 
@@ -56,6 +61,7 @@ use crate::operators::{Emit, Expiry};
 pub(super) use accumulator::Expectation;
 use change::{Shown, batch, change};
 use groups::Groups;
+pub use moments::Statistic;
 use window_index::WindowIndex;
 
 /// What a call computes.
@@ -70,6 +76,37 @@ pub enum AggregateFunction {
     BoolOr,
     StringAgg,
     ArrayAgg,
+    BitAnd,
+    BitOr,
+    BitXor,
+    FirstValue {
+        ignore_nulls: bool,
+    },
+    LastValue {
+        ignore_nulls: bool,
+    },
+    PercentileCont(Fraction),
+    PercentileDisc(Fraction),
+    Mode,
+    Statistic(Statistic),
+    ApproxCountDistinct,
+    /// At this fraction, and how far off the answer may be.
+    ApproxPercentile(Fraction, Fraction),
+}
+
+/// A constant between 0 and 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fraction(u64);
+
+impl Fraction {
+    pub fn new(value: f64) -> Fraction {
+        assert!((0.0..=1.0).contains(&value), "planning checks fractions");
+        Fraction(value.to_bits())
+    }
+
+    pub fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
 }
 
 /// One aggregate call: `sum(DISTINCT price ORDER BY ...) FILTER (WHERE ...)`.

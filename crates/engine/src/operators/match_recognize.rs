@@ -12,6 +12,8 @@
 //! Late rows do not come here: the buffer below counts them.
 //! Cost per row: a sort, and for each attempt that it belongs to one step of the pattern's threads.
 
+#[cfg(test)]
+mod tests;
 pub mod updating;
 
 use std::collections::BTreeSet;

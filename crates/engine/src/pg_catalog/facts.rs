@@ -372,8 +372,15 @@ mod tests {
     #[test]
     fn types_are_found_by_their_names_and_printed_again() {
         for printed in [
-            "bigint", "numeric(18,2)", "character varying(10)", "timestamp with time zone", "uuid[]", "jsonb",
-            "text[]", "double precision", "character(3)",
+            "bigint",
+            "numeric(18,2)",
+            "character varying(10)",
+            "timestamp with time zone",
+            "uuid[]",
+            "jsonb",
+            "text[]",
+            "double precision",
+            "character(3)",
         ] {
             assert_eq!(format_type(type_oid(printed), Some(type_modifier(printed))), printed);
         }

@@ -136,9 +136,7 @@ const FUNCTIONS: &[(&str, Answer, Body)] = &[
             Err(_) => Value::Null,
         }
     }),
-    ("pg_get_function_result", Answer::Text, |facts, v| {
-        function(facts, v).map(|f| f.returns.clone()).into()
-    }),
+    ("pg_get_function_result", Answer::Text, |facts, v| function(facts, v).map(|f| f.returns.clone()).into()),
     ("pg_get_function_arguments", Answer::Text, |facts, v| function(facts, v).map(|f| f.signature()).into()),
     ("pg_get_function_identity_arguments", Answer::Text, |facts, v| {
         function(facts, v).map(|f| f.signature()).into()
@@ -168,7 +166,9 @@ const FUNCTIONS: &[(&str, Answer, Body)] = &[
     ("pg_table_size", Answer::Int, |_, _| Value::Int(0)),
     ("pg_indexes_size", Answer::Int, |_, _| Value::Int(0)),
     ("pg_database_size", Answer::Int, |_, _| Value::Int(0)),
-    ("pg_size_pretty", Answer::Text, |_, v| v.first().and_then(Value::int).map(|n| format!("{n} bytes")).into()),
+    ("pg_size_pretty", Answer::Text, |_, v| {
+        v.first().and_then(Value::int).map(|n| format!("{n} bytes")).into()
+    }),
     ("pg_backend_pid", Answer::Int, |_, _| Value::Int(i64::from(std::process::id()))),
     ("quote_ident", Answer::Text, |_, v| v.first().and_then(Value::text).map(facts::quoted).into()),
     ("current_user", Answer::Text, |_, _| Value::Text(OWNER_NAME.into())),
@@ -191,7 +191,10 @@ const FUNCTIONS: &[(&str, Answer, Body)] = &[
         _ => Value::Null,
     }),
     ("to_regclass", Answer::Int, |facts, v| {
-        v.first().and_then(Value::text).and_then(|name| facts.oid_of_name(name)).map_or(Value::Null, Value::Int)
+        v.first()
+            .and_then(Value::text)
+            .and_then(|name| facts.oid_of_name(name))
+            .map_or(Value::Null, Value::Int)
     }),
     ("regtype", Answer::Reg, |_, v| match v.first() {
         Some(Value::Int(oid)) => Value::Text(facts::format_type(*oid, None)),
@@ -328,11 +331,8 @@ impl ScalarUDFImpl for CatalogFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
-        let columns = args
-            .args
-            .iter()
-            .map(|arg| normal(&arg.to_array(rows)?))
-            .collect::<Result<Vec<ArrayRef>>>()?;
+        let columns =
+            args.args.iter().map(|arg| normal(&arg.to_array(rows)?)).collect::<Result<Vec<ArrayRef>>>()?;
         let answers = (0..rows).map(|row| {
             let values: Vec<Value> = columns.iter().map(|column| value_at(column, row)).collect();
             (self.body)(&self.facts, &values)

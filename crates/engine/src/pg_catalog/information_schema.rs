@@ -31,10 +31,7 @@ pub fn all(facts: &Facts) -> BTreeMap<&'static str, SystemTable> {
                  constraint_name",
             ),
         ),
-        (
-            "sequences",
-            SystemTable::empty("sequence_catalog, sequence_schema, sequence_name, data_type"),
-        ),
+        ("sequences", SystemTable::empty("sequence_catalog, sequence_schema, sequence_name, data_type")),
         (
             "triggers",
             SystemTable::empty(
@@ -67,7 +64,10 @@ fn tables(facts: &Facts) -> SystemTable {
         };
         row![DEFAULT_DATABASE, DEFAULT_SCHEMA, r.name.clone(), kind, if r.kind == 'r' { "YES" } else { "NO" }]
     });
-    SystemTable::new("table_catalog, table_schema, table_name, table_type, is_insertable_into", rows.collect())
+    SystemTable::new(
+        "table_catalog, table_schema, table_name, table_type, is_insertable_into",
+        rows.collect(),
+    )
 }
 
 fn columns(facts: &Facts) -> SystemTable {
@@ -85,8 +85,7 @@ fn columns(facts: &Facts) -> SystemTable {
                 "double precision" => Some(53),
                 _ => None,
             };
-            let precision =
-                if numeric { Some((column.modifier - 4) >> 16) } else { bits };
+            let precision = if numeric { Some((column.modifier - 4) >> 16) } else { bits };
             let scale = match bits {
                 _ if numeric => Some((column.modifier - 4) & 0xffff),
                 Some(16 | 32 | 64) => Some(0),
@@ -151,7 +150,18 @@ fn views(facts: &Facts) -> SystemTable {
 
 fn table_constraints(facts: &Facts) -> SystemTable {
     let constraint = |table: &str, name: String, kind: &str| {
-        row![DEFAULT_DATABASE, DEFAULT_SCHEMA, name, DEFAULT_DATABASE, DEFAULT_SCHEMA, table, kind, "NO", "NO", "YES"]
+        row![
+            DEFAULT_DATABASE,
+            DEFAULT_SCHEMA,
+            name,
+            DEFAULT_DATABASE,
+            DEFAULT_SCHEMA,
+            table,
+            kind,
+            "NO",
+            "NO",
+            "YES"
+        ]
     };
     let mut rows = Vec::new();
     for r in facts.relations.iter().filter(|r| r.kind == 'r') {
@@ -197,10 +207,7 @@ fn check_constraints(facts: &Facts) -> SystemTable {
         };
         r.checks.iter().map(row).collect::<Vec<_>>()
     });
-    SystemTable::new(
-        "constraint_catalog, constraint_schema, constraint_name, check_clause",
-        rows.collect(),
-    )
+    SystemTable::new("constraint_catalog, constraint_schema, constraint_name, check_clause", rows.collect())
 }
 
 fn routines(facts: &Facts) -> SystemTable {

@@ -84,7 +84,8 @@ pub struct SystemTable {
 impl SystemTable {
     /// Columns as `name kind`, separated by commas; the kind is left out for text.
     pub fn new(columns: &'static str, rows: Vec<Vec<Cell>>) -> SystemTable {
-        let columns: Vec<(&str, Kind)> = columns.split(',').map(|column| read_column(column.trim())).collect();
+        let columns: Vec<(&str, Kind)> =
+            columns.split(',').map(|column| read_column(column.trim())).collect();
         for row in &rows {
             assert_eq!(row.len(), columns.len(), "a value per column of {columns:?}");
         }
@@ -150,7 +151,9 @@ fn array<'a>(kind: Kind, cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
     match kind {
         Kind::Bool => {
             let mut builder = BooleanBuilder::new();
-            cells.for_each(|cell| builder.append_option(if let Cell::Bool(b) = cell { Some(*b) } else { None }));
+            cells.for_each(|cell| {
+                builder.append_option(if let Cell::Bool(b) = cell { Some(*b) } else { None })
+            });
             Arc::new(builder.finish())
         }
         Kind::Int2 => {
@@ -175,7 +178,9 @@ fn array<'a>(kind: Kind, cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
         }
         Kind::Text => {
             let mut builder = StringBuilder::new();
-            cells.for_each(|cell| builder.append_option(if let Cell::Text(t) = cell { Some(t) } else { None }));
+            cells.for_each(|cell| {
+                builder.append_option(if let Cell::Text(t) = cell { Some(t) } else { None })
+            });
             Arc::new(builder.finish())
         }
         Kind::Int2s => {

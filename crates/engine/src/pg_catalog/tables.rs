@@ -37,21 +37,33 @@ pub fn all(facts: &Facts) -> Tables {
 fn empty_columns(name: &str) -> &'static str {
     match name {
         "pg_auth_members" => "oid oid, roleid oid, member oid, grantor oid, admin_option bool",
-        "pg_collation" => "oid oid, collname, collnamespace oid, collowner oid, collprovider, collisdeterministic bool, collencoding int4, collcollate, collctype, colliculocale, collversion",
-        "pg_depend" => "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype",
+        "pg_collation" => {
+            "oid oid, collname, collnamespace oid, collowner oid, collprovider, collisdeterministic bool, collencoding int4, collcollate, collctype, colliculocale, collversion"
+        }
+        "pg_depend" => {
+            "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype"
+        }
         "pg_enum" => "oid oid, enumtypid oid, enumsortorder float4, enumlabel",
         "pg_extension" => "oid oid, extname, extowner oid, extnamespace oid, extrelocatable bool, extversion",
-        "pg_foreign_server" => "oid oid, srvname, srvowner oid, srvfdw oid, srvtype, srvversion, srvoptions text[]",
+        "pg_foreign_server" => {
+            "oid oid, srvname, srvowner oid, srvfdw oid, srvtype, srvversion, srvoptions text[]"
+        }
         "pg_foreign_table" => "ftrelid oid, ftserver oid, ftoptions text[]",
         "pg_inherits" => "inhrelid oid, inhparent oid, inhseqno int4, inhdetachpending bool",
         "pg_opclass" => "oid oid, opcmethod oid, opcname, opcnamespace oid, opcdefault bool",
         "pg_partitioned_table" => "partrelid oid, partstrat, partnatts int2, partdefid oid",
         "pg_range" => "rngtypid oid, rngsubtype oid, rngmultitypid oid",
         "pg_rewrite" => "oid oid, rulename, ev_class oid, ev_type, ev_enabled, is_instead bool",
-        "pg_sequence" => "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, seqcache int8, seqcycle bool",
-        "pg_statistic_ext" => "oid oid, stxrelid oid, stxname, stxnamespace oid, stxowner oid, stxkind text[]",
+        "pg_sequence" => {
+            "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, seqcache int8, seqcycle bool"
+        }
+        "pg_statistic_ext" => {
+            "oid oid, stxrelid oid, stxname, stxnamespace oid, stxowner oid, stxkind text[]"
+        }
         "pg_tablespace" => "oid oid, spcname, spcowner oid, spcoptions text[]",
-        "pg_trigger" => "oid oid, tgrelid oid, tgname, tgfoid oid, tgtype int2, tgenabled, tgisinternal bool, tgconstraint oid",
+        "pg_trigger" => {
+            "oid oid, tgrelid oid, tgname, tgfoid oid, tgtype int2, tgenabled, tgisinternal bool, tgconstraint oid"
+        }
         _ => "oid oid",
     }
 }
@@ -69,20 +81,49 @@ fn namespaces() -> SystemTable {
 
 fn classes(facts: &Facts) -> SystemTable {
     let has_index = |oid: i64| facts.indexes.iter().any(|index| index.relation == oid);
-    let class = |oid: i64, name: &str, kind: char, columns: usize, indexed: bool, checks: usize, access: i64| {
-        row![
-            oid, name, PUBLIC, 0i64, 0i64, OWNER, access, oid, 0i64, 0i64, -1i64, 0i64, 0i64, indexed, false,
-            "p", kind.to_string(), columns as i64, checks as i64, kind == 'v', false, false, false, false, true,
-            "d", false, Cell::Null, Cell::Null, Cell::Null
-        ]
-    };
+    let class =
+        |oid: i64, name: &str, kind: char, columns: usize, indexed: bool, checks: usize, access: i64| {
+            row![
+                oid,
+                name,
+                PUBLIC,
+                0i64,
+                0i64,
+                OWNER,
+                access,
+                oid,
+                0i64,
+                0i64,
+                -1i64,
+                0i64,
+                0i64,
+                indexed,
+                false,
+                "p",
+                kind.to_string(),
+                columns as i64,
+                checks as i64,
+                kind == 'v',
+                false,
+                false,
+                false,
+                false,
+                true,
+                "d",
+                false,
+                Cell::Null,
+                Cell::Null,
+                Cell::Null
+            ]
+        };
     let relations = facts.relations.iter().map(|r| {
         let access = if r.kind == 'v' { 0 } else { 2 };
         class(r.oid, &r.name, r.kind, r.columns.len(), has_index(r.oid), r.checks.len(), access)
     });
-    let indexes = facts.indexes.iter().map(|i| {
-        class(i.oid, &i.name, 'i', i.columns.len(), false, 0, if i.primary { 403 } else { 405 })
-    });
+    let indexes = facts
+        .indexes
+        .iter()
+        .map(|i| class(i.oid, &i.name, 'i', i.columns.len(), false, 0, if i.primary { 403 } else { 405 }));
     SystemTable::new(
         "oid oid, relname, relnamespace oid, reltype oid, reloftype oid, relowner oid, relam oid, relfilenode oid, \
          reltablespace oid, relpages int4, reltuples float4, relallvisible int4, reltoastrelid oid, relhasindex bool, \
@@ -98,14 +139,38 @@ fn attributes(facts: &Facts) -> SystemTable {
         let length = TYPES.iter().find(|t| t.oid == column.type_oid).map_or(-1, |t| t.length);
         let dimensions = i64::from(column.sql_type.ends_with("[]"));
         row![
-            oid, column.name.clone(), column.type_oid, -1i64, length, number as i64 + 1, dimensions, -1i64,
-            column.modifier, false, "x", "i", column.not_null, column.default.is_some(), false, "",
-            if column.generated { "s" } else { "" }, false, true, 0i64, 0i64, "", Cell::Null, Cell::Null, Cell::Null, Cell::Null
+            oid,
+            column.name.clone(),
+            column.type_oid,
+            -1i64,
+            length,
+            number as i64 + 1,
+            dimensions,
+            -1i64,
+            column.modifier,
+            false,
+            "x",
+            "i",
+            column.not_null,
+            column.default.is_some(),
+            false,
+            "",
+            if column.generated { "s" } else { "" },
+            false,
+            true,
+            0i64,
+            0i64,
+            "",
+            Cell::Null,
+            Cell::Null,
+            Cell::Null,
+            Cell::Null
         ]
     };
-    let relations = facts.relations.iter().flat_map(|r| {
-        r.columns.iter().enumerate().map(|(number, column)| attribute(r.oid, number, column))
-    });
+    let relations = facts
+        .relations
+        .iter()
+        .flat_map(|r| r.columns.iter().enumerate().map(|(number, column)| attribute(r.oid, number, column)));
     let indexes = facts.indexes.iter().flat_map(|index| {
         let relation = facts.relation(index.relation);
         index.columns.iter().enumerate().filter_map(move |(number, column)| {
@@ -160,9 +225,34 @@ fn type_row(
 ) -> Vec<Cell> {
     let input = if element != 0 { "array_in".to_string() } else { format!("{name}in") };
     row![
-        oid, name, PG_CATALOG, OWNER, length, (1..=8).contains(&length), kind, category.to_string(), false, true,
-        ",", 0i64, element, array, input, format!("{name}out"), format!("{name}recv"), format!("{name}send"), "-",
-        "i", "x", false, 0i64, -1i64, 0i64, 0i64, Cell::Null, if element != 0 { "array_subscript_handler" } else { "-" },
+        oid,
+        name,
+        PG_CATALOG,
+        OWNER,
+        length,
+        (1..=8).contains(&length),
+        kind,
+        category.to_string(),
+        false,
+        true,
+        ",",
+        0i64,
+        element,
+        array,
+        input,
+        format!("{name}out"),
+        format!("{name}recv"),
+        format!("{name}send"),
+        "-",
+        "i",
+        "x",
+        false,
+        0i64,
+        -1i64,
+        0i64,
+        0i64,
+        Cell::Null,
+        if element != 0 { "array_subscript_handler" } else { "-" },
         Cell::Null
     ]
 }
@@ -173,8 +263,27 @@ fn indexes(facts: &Facts) -> SystemTable {
         let zeros = vec![0i64; columns.len()];
         let unique = index.name.ends_with("_pkey");
         row![
-            index.oid, index.relation, columns.len() as i64, columns.len() as i64, unique, false, index.primary, false,
-            true, false, true, false, true, true, false, columns, zeros.clone(), zeros.clone(), zeros, Cell::Null, Cell::Null
+            index.oid,
+            index.relation,
+            columns.len() as i64,
+            columns.len() as i64,
+            unique,
+            false,
+            index.primary,
+            false,
+            true,
+            false,
+            true,
+            false,
+            true,
+            true,
+            false,
+            columns,
+            zeros.clone(),
+            zeros.clone(),
+            zeros,
+            Cell::Null,
+            Cell::Null
         ]
     });
     SystemTable::new(
@@ -187,12 +296,32 @@ fn indexes(facts: &Facts) -> SystemTable {
 }
 
 fn constraints(facts: &Facts) -> SystemTable {
-    let row_of = |r: &Relation, number: i64, name: String, kind: &str, columns: Cell, index: i64, text: Cell| {
-        row![
-            (2i64 << 40) + r.oid * 1_000 + number, name, PUBLIC, kind, false, false, true, r.oid, 0i64, index, 0i64,
-            0i64, " ", " ", " ", true, 0i64, true, columns, Cell::Null, text
-        ]
-    };
+    let row_of =
+        |r: &Relation, number: i64, name: String, kind: &str, columns: Cell, index: i64, text: Cell| {
+            row![
+                (2i64 << 40) + r.oid * 1_000 + number,
+                name,
+                PUBLIC,
+                kind,
+                false,
+                false,
+                true,
+                r.oid,
+                0i64,
+                index,
+                0i64,
+                0i64,
+                " ",
+                " ",
+                " ",
+                true,
+                0i64,
+                true,
+                columns,
+                Cell::Null,
+                text
+            ]
+        };
     let mut rows = Vec::new();
     for r in facts.relations.iter().filter(|r| r.kind == 'r') {
         if !r.key.is_empty() {
@@ -217,9 +346,29 @@ fn procedures(facts: &Facts) -> SystemTable {
         let types: Vec<String> =
             f.arguments.iter().map(|(_, sql_type)| type_oid(sql_type).to_string()).collect();
         row![
-            f.oid, f.name.clone(), PUBLIC, OWNER, 14i64, 100i64, 0i64, 0i64, 0i64, "f", false, false, f.strict, false,
-            "i", "s", types.len() as i64, 0i64, type_oid(&f.returns), types.join(" "), f.body.clone(),
-            Cell::Null, Cell::Null
+            f.oid,
+            f.name.clone(),
+            PUBLIC,
+            OWNER,
+            14i64,
+            100i64,
+            0i64,
+            0i64,
+            0i64,
+            "f",
+            false,
+            false,
+            f.strict,
+            false,
+            "i",
+            "s",
+            types.len() as i64,
+            0i64,
+            type_oid(&f.returns),
+            types.join(" "),
+            f.body.clone(),
+            Cell::Null,
+            Cell::Null
         ]
     });
     SystemTable::new(
@@ -254,7 +403,9 @@ fn table_list(facts: &Facts) -> SystemTable {
     SystemTable::new(
         "schemaname, tablename, tableowner, tablespace, hasindexes bool, hasrules bool, hastriggers bool, rowsecurity bool",
         tables
-            .map(|r| row!["public", r.name.clone(), OWNER_NAME, Cell::Null, indexed(r.oid), false, false, false])
+            .map(|r| {
+                row!["public", r.name.clone(), OWNER_NAME, Cell::Null, indexed(r.oid), false, false, false]
+            })
             .collect(),
     )
 }
@@ -281,9 +432,10 @@ fn materialized_list(facts: &Facts) -> SystemTable {
 }
 
 fn index_list(facts: &Facts) -> SystemTable {
-    let rows = facts.indexes.iter().map(|i| {
-        row!["public", i.relation_name.clone(), i.name.clone(), Cell::Null, i.definition.clone()]
-    });
+    let rows = facts
+        .indexes
+        .iter()
+        .map(|i| row!["public", i.relation_name.clone(), i.name.clone(), Cell::Null, i.definition.clone()]);
     SystemTable::new("schemaname, tablename, indexname, tablespace, indexdef", rows.collect())
 }
 
@@ -305,7 +457,8 @@ fn server() -> Vec<(&'static str, SystemTable)> {
     const ROLE: &str = "oid oid, rolname, rolsuper bool, rolinherit bool, rolcreaterole bool, rolcreatedb bool, \
          rolcanlogin bool, rolreplication bool, rolbypassrls bool, rolconnlimit int4, rolpassword, rolvaliduntil";
     let access = |oid: i64, name: &str, kind: &str| row![oid, name, format!("{name}handler"), kind];
-    let setting = |(name, value): (&str, &str)| row![name, value, Cell::Null, "Shopstream", "", "user", "string"];
+    let setting =
+        |(name, value): (&str, &str)| row![name, value, Cell::Null, "Shopstream", "", "user", "string"];
     vec![
         ("pg_roles", SystemTable::new(ROLE, role(vec![Cell::Null, Cell::Null]))),
         ("pg_authid", SystemTable::new(ROLE, role(vec![Cell::Null, Cell::Null]))),
@@ -322,8 +475,20 @@ fn server() -> Vec<(&'static str, SystemTable)> {
                 "oid oid, datname, datdba oid, encoding int4, datlocprovider, datistemplate bool, datallowconn bool, \
                  datconnlimit int4, dattablespace oid, datcollate, datctype, daticulocale, datcollversion, datacl text[]",
                 vec![row![
-                    DATABASE, sql::DEFAULT_DATABASE, OWNER, 6i64, "c", false, true, -1i64, 1_663i64, "C", "C", Cell::Null,
-                    Cell::Null, Cell::Null
+                    DATABASE,
+                    sql::DEFAULT_DATABASE,
+                    OWNER,
+                    6i64,
+                    "c",
+                    false,
+                    true,
+                    -1i64,
+                    1_663i64,
+                    "C",
+                    "C",
+                    Cell::Null,
+                    Cell::Null,
+                    Cell::Null
                 ]],
             ),
         ),
@@ -350,7 +515,9 @@ fn server() -> Vec<(&'static str, SystemTable)> {
         ),
         (
             "pg_stat_activity",
-            SystemTable::empty("datid oid, datname, pid int4, usesysid oid, usename, application_name, state, query"),
+            SystemTable::empty(
+                "datid oid, datname, pid int4, usesysid oid, usename, application_name, state, query",
+            ),
         ),
     ]
 }

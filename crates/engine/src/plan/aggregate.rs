@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::DFSchema;
+use datafusion::logical_expr::expr::NullTreatment;
 use datafusion::logical_expr::{Aggregate, Expr};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
@@ -14,18 +15,18 @@ use sql::window_tvf::WindowKind;
 use super::lower::{Lowering, plain_column, schema_of};
 use super::{Grid, NodeIndex, PlanKind, Properties, TimeKind, physical};
 use crate::operators::Emit;
-use crate::operators::aggregate::{AggregateCall, AggregateFunction, AggregateSpec};
+use crate::operators::aggregate::{AggregateCall, AggregateFunction, AggregateSpec, Fraction, Statistic};
 use crate::operators::hop_aggregate::{HopKind, HopSpec};
 
 /// Columns below an aggregate: keys first, then whatever the calls need.
-struct InputColumns {
-    expressions: Vec<Arc<dyn PhysicalExpr>>,
-    fields: Vec<Field>,
+pub(super) struct InputColumns {
+    pub(super) expressions: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) fields: Vec<Field>,
 }
 
 impl InputColumns {
     /// Number of the column that holds `expression`.
-    fn column(&mut self, expression: &Expr, schema: &DFSchema) -> Result<usize, SqlError> {
+    pub(super) fn column(&mut self, expression: &Expr, schema: &DFSchema) -> Result<usize, SqlError> {
         let bound = physical(expression, schema)?;
         if let Some(index) = self.expressions.iter().position(|e| e.eq(&bound)) {
             return Ok(index);
@@ -250,6 +251,18 @@ impl Lowering<'_> {
     }
 }
 
+fn unknown_aggregate(name: &str) -> SqlError {
+    let hint = match name {
+        "approx_percentile_cont" | "approx_percentile_cont_with_weight" | "approx_median" => {
+            "use approx_percentile(0.5, 0.01) WITHIN GROUP (ORDER BY x), which states its accuracy"
+        }
+        "nth_value" => "use (array_agg(x ORDER BY y))[n]",
+        _ => "use CREATE VIEW, which is computed when it is read",
+    };
+    let message = format!("aggregate function \"{name}\" is not supported in a materialized view yet");
+    SqlError::unsupported(message).with_hint(hint)
+}
+
 fn calls_text(spec: &AggregateSpec) -> String {
     let call = |c: &AggregateCall| {
         format!(
@@ -260,7 +273,7 @@ fn calls_text(spec: &AggregateSpec) -> String {
     spec.calls.iter().map(call).collect::<Vec<_>>().join(" ")
 }
 
-fn call(
+pub(super) fn call(
     expression: &Expr,
     field: &FieldRef,
     schema: &DFSchema,
@@ -270,6 +283,16 @@ fn call(
         return Err(SqlError::internal(format!("{expression} is an aggregate call")));
     };
     let name = aggregate.func.name().to_string();
+    let parameters = &aggregate.params;
+    let ignore_nulls = parameters.null_treatment == Some(NullTreatment::IgnoreNulls);
+    let constant = |number: usize| match parameters.args.get(number) {
+        Some(Expr::Literal(value, _)) => Ok(value),
+        _ => Err(SqlError::unsupported(format!("argument {} of {name}() has to be a constant", number + 1))),
+    };
+    let fraction = |number: usize| -> Result<Fraction, SqlError> {
+        let value = sql::aggregates::ordered_set::fraction(constant(number)?);
+        Ok(Fraction::new(value.map_err(|e| sql::planner::from_datafusion(e, ""))?))
+    };
     let function = match name.as_str() {
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
@@ -280,34 +303,49 @@ fn call(
         "bool_or" => AggregateFunction::BoolOr,
         "string_agg" => AggregateFunction::StringAgg,
         "array_agg" => AggregateFunction::ArrayAgg,
-        _ => {
-            return Err(SqlError::unsupported(format!(
-                "aggregate function \"{name}\" is not supported in a materialized view yet"
-            ))
-            .with_hint("supported are count, sum, avg, min, max, bool_and, bool_or, string_agg, array_agg; CREATE VIEW takes all"));
+        "bit_and" => AggregateFunction::BitAnd,
+        "bit_or" => AggregateFunction::BitOr,
+        "bit_xor" => AggregateFunction::BitXor,
+        "first_value" => AggregateFunction::FirstValue { ignore_nulls },
+        "last_value" => AggregateFunction::LastValue { ignore_nulls },
+        "percentile_cont" => AggregateFunction::PercentileCont(fraction(1)?),
+        "percentile_disc" => AggregateFunction::PercentileDisc(fraction(1)?),
+        "mode" => AggregateFunction::Mode,
+        "approx_count_distinct" => AggregateFunction::ApproxCountDistinct,
+        "approx_percentile" => {
+            let accuracy = match parameters.args.len() {
+                2 => sql::aggregates::DEFAULT_ACCURACY,
+                _ => sql::aggregates::accuracy(constant(2)?)
+                    .map_err(|e| sql::planner::from_datafusion(e, ""))?,
+            };
+            AggregateFunction::ApproxPercentile(fraction(1)?, Fraction::new(accuracy))
         }
+        other => match Statistic::named(other) {
+            Some(statistic) => AggregateFunction::Statistic(statistic),
+            None => return Err(unknown_aggregate(&name)),
+        },
     };
-    let parameters = &aggregate.params;
-    if parameters.null_treatment.is_some() {
+    let ends = matches!(function, AggregateFunction::FirstValue { .. } | AggregateFunction::LastValue { .. });
+    if ignore_nulls && !ends {
         return Err(SqlError::unsupported(format!(
             "IGNORE NULLS in {name}() is not supported in a materialized view yet"
-        )));
+        ))
+        .with_hint("use FILTER (WHERE x IS NOT NULL)"));
     }
     // count(*) arrives as count(1).
     let counts_rows = function == AggregateFunction::Count
         && !parameters.distinct
         && matches!(parameters.args.as_slice(), [Expr::Literal(value, _)] if !value.is_null());
-    let arguments = if counts_rows {
-        vec![]
-    } else {
-        parameters.args.iter().map(|e| columns.column(e, schema)).collect::<Result<_, _>>()?
+    // Fractions are part of the function.
+    let taken = match function {
+        _ if counts_rows => 0,
+        AggregateFunction::PercentileCont(_)
+        | AggregateFunction::PercentileDisc(_)
+        | AggregateFunction::ApproxPercentile(..) => 1,
+        _ => parameters.args.len(),
     };
-    if function == AggregateFunction::Count && arguments.len() > 1 {
-        return Err(SqlError::unsupported(
-            "count() of several columns is not supported in a materialized view yet",
-        )
-        .with_hint("count a concatenation or a row key instead"));
-    }
+    let arguments: Vec<usize> =
+        parameters.args[..taken].iter().map(|e| columns.column(e, schema)).collect::<Result<_, _>>()?;
     let filter = parameters.filter.as_deref().map(|e| columns.column(e, schema)).transpose()?;
     let order_by = parameters
         .order_by

@@ -7,6 +7,8 @@ use std::fmt::Write;
 use super::{PlanKind, PlanNode, StreamPlan};
 use crate::api::Notice;
 use crate::operators::join::JoinKind;
+use crate::operators::over::Release;
+use crate::operators::temporal_filter::Side;
 use crate::operators::{Emit, Expiry};
 
 /// What one operator keeps from step to step.
@@ -24,6 +26,8 @@ pub enum Freed {
     Bounded,
     /// When the watermark has passed what the entry is about.
     ByWatermark,
+    /// As time passes.
+    ByClock,
     /// When the rows that it stands for are deleted.
     ByDeletes,
 }
@@ -33,6 +37,7 @@ impl Freed {
         match self {
             Freed::Bounded => "does not grow",
             Freed::ByWatermark => "freed when the watermark passes",
+            Freed::ByClock => "freed as time passes",
             Freed::ByDeletes => "freed when rows are deleted",
         }
     }
@@ -132,6 +137,11 @@ pub fn what(node: &PlanNode) -> String {
             }
             text
         }
+        PlanKind::Constant(rows) => format!("values rows={}", rows.num_rows()),
+        PlanKind::Unnest(spec) => {
+            let unnested = spec.columns.iter().filter(|c| c.element_of().is_some()).count();
+            format!("unnest arrays={unnested}")
+        }
         PlanKind::Expand(spec) => format!("expand window={:?}", spec.kind),
         PlanKind::Aggregate(spec) => format!(
             "aggregate by=[{}] calls={} emit={}",
@@ -152,6 +162,17 @@ pub fn what(node: &PlanNode) -> String {
             spec.offset,
             emit(spec.emit)
         ),
+        PlanKind::Over(spec) => {
+            let order: Vec<usize> = spec.order.iter().map(|(column, _)| *column).collect();
+            let calls: Vec<&str> = spec.calls.iter().map(|call| call.output.name().as_str()).collect();
+            format!(
+                "over partition=[{}] order=[{}] calls=[{}] emit={}",
+                names(&spec.partition, node),
+                names(&order, node),
+                calls.join(", "),
+                emit(spec.emit)
+            )
+        }
         PlanKind::Join(spec) => {
             let kind = match spec.kind {
                 JoinKind::Inner if spec.on.is_empty() => "cross",
@@ -170,13 +191,18 @@ pub fn what(node: &PlanNode) -> String {
             text
         }
         PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
+        PlanKind::TemporalFilter(spec) => {
+            let operator = match spec.side {
+                Side::Above { inclusive: false } => ">",
+                Side::Above { inclusive: true } => ">=",
+                Side::Below { inclusive: false } => "<",
+                Side::Below { inclusive: true } => "<=",
+            };
+            format!("temporal filter [value {operator} {}]", spec.threshold)
+        }
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes".to_string(),
     }
-}
-
-fn seconds(us: i64) -> String {
-    format!("{} s", us as f64 / 1e6)
 }
 
 fn keys(columns: &[usize], schema: &arrow::datatypes::SchemaRef) -> String {
@@ -190,8 +216,17 @@ pub fn state(plan: &StreamPlan, index: usize) -> Option<State> {
         Some(_) => Freed::ByWatermark,
         None => Freed::ByDeletes,
     };
+    let of_partition = |rows: &str, partition: &[usize]| match partition {
+        [] => rows.to_string(),
+        columns => format!("{rows} of each partition ({})", names(columns, node)),
+    };
     Some(match &node.kind {
-        PlanKind::Source { .. } | PlanKind::Map(_) | PlanKind::Expand(_) | PlanKind::Union => return None,
+        PlanKind::Source { .. }
+        | PlanKind::Constant(_)
+        | PlanKind::Map(_)
+        | PlanKind::Unnest(_)
+        | PlanKind::Expand(_)
+        | PlanKind::Union => return None,
         PlanKind::Aggregate(spec) if spec.keys.is_empty() => {
             State { keeps: "one entry".to_string(), freed: Freed::Bounded }
         }
@@ -205,17 +240,41 @@ pub fn state(plan: &StreamPlan, index: usize) -> Option<State> {
         },
         PlanKind::TopN(spec) => {
             let kept = if spec.append_only { "the best rows" } else { "all rows" };
-            match (spec.partition.is_empty(), spec.append_only) {
-                (true, true) => State { keeps: kept.to_string(), freed: Freed::Bounded },
-                _ => State { keeps: format!("{kept} of each partition"), freed: by_expiry(spec.expiry) },
-            }
+            let freed = match spec.partition.is_empty() && spec.append_only {
+                true => Freed::Bounded,
+                false => by_expiry(spec.expiry),
+            };
+            State { keeps: of_partition(kept, &spec.partition), freed }
         }
+        PlanKind::Over(spec) => match spec.release {
+            Release::Never => {
+                State { keeps: of_partition("all rows", &spec.partition), freed: Freed::ByDeletes }
+            }
+            Release::Partition(_) => {
+                State { keeps: of_partition("all rows", &spec.partition), freed: Freed::ByWatermark }
+            }
+            Release::Order(_) => State {
+                keeps: of_partition("the rows that frames to come may hold", &spec.partition),
+                freed: Freed::ByWatermark,
+            },
+        },
+        PlanKind::TemporalFilter(spec) => State {
+            keeps: match spec.side {
+                Side::Above { .. } => "rows until they leave".to_string(),
+                Side::Below { .. } => "rows until they come".to_string(),
+            },
+            freed: Freed::ByClock,
+        },
         PlanKind::Join(spec) => match (spec.time[0].drop, spec.time[1].drop) {
+            (Some(left), Some(right)) if left.add_us == 0 && right.add_us == 0 => State {
+                keeps: "the rows of both inputs of open windows".to_string(),
+                freed: Freed::ByWatermark,
+            },
             (Some(left), Some(right)) => State {
                 keeps: format!(
                     "rows of the left input for {} and of the right for {}",
-                    seconds(left.add_us),
-                    seconds(right.add_us)
+                    sql::duration::display_us(left.add_us),
+                    sql::duration::display_us(right.add_us)
                 ),
                 freed: Freed::ByWatermark,
             },
@@ -243,8 +302,16 @@ impl Unbounded {
         let relations = if self.sources.len() == 1 { "relation" } else { "relations" };
         let sources = self.sources.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
         let hint = match self.operator {
-            "join" => "join with a time condition or a table whose rows are deleted, or filter before the join",
-            _ => "group by a window of a column with a WATERMARK (TUMBLE, HOP, CUMULATE), or make sure that there are few different keys",
+            "join" => {
+                "say in the join condition how far apart in event time two rows may be, or equate the bounds of windows of both sides"
+            }
+            "window function" => {
+                "partition by the bounds of a window of a column with a WATERMARK, or order by that column and add EMIT ON WINDOW CLOSE"
+            }
+            "pattern" => "order by a column with a WATERMARK and add WITHIN",
+            _ => {
+                "group by a window of a column with a WATERMARK (TUMBLE, HOP, CUMULATE), or make sure that there are few different keys"
+            }
         };
         Notice {
             message: format!(
@@ -268,6 +335,8 @@ pub fn unbounded_state(plan: &StreamPlan) -> Vec<Unbounded> {
         let operator = match &node.kind {
             PlanKind::Join(_) => "join",
             PlanKind::TopN(_) => "top-n",
+            PlanKind::Over(_) => "window function",
+            PlanKind::MatchRecognize(_) => "pattern",
             _ => "aggregate",
         };
         let mut sources = Vec::new();

@@ -138,9 +138,10 @@ impl Lowering<'_> {
         let on_close = self.options.emit == Emit::OnClose && time.is_some();
         let nodes = match &time {
             // Final rows only: what may still change waits below.
-            Some(time) if on_close => {
-                [self.final_rows(left.node, time.sides[0])?, self.final_rows(right.node, time.sides[1])?]
-            }
+            Some(time) if on_close => [
+                self.held_until_final(left.node, time.sides[0])?,
+                self.held_until_final(right.node, time.sides[1])?,
+            ],
             _ => [left.node, right.node],
         };
         let [l, r] = nodes.map(|n| self.node(n));
@@ -192,7 +193,7 @@ impl Lowering<'_> {
     }
 
     /// Holds back rows that may still be retracted, until their window closes.
-    fn final_rows(&mut self, node: NodeIndex, time: JoinSideTime) -> Result<NodeIndex, SqlError> {
+    fn held_until_final(&mut self, node: NodeIndex, time: JoinSideTime) -> Result<NodeIndex, SqlError> {
         let properties = &self.node(node).properties;
         match time.late {
             Some(expiry) if !properties.append_only && !properties.closed => self.buffer(node, expiry),

@@ -8,6 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use sql::session_tvf::SessionTvf;
 use sql::window_tvf::WindowTvf;
 use sql::{MatchRecognize, RelationId, SqlError};
 
@@ -56,7 +57,7 @@ pub(super) struct Lowering<'a> {
     /// Whether HOP and CUMULATE may stay unexpanded for an aggregate above.
     virtual_windows: bool,
     /// Set when an expression computed with a virtual window bound, which holds no real value.
-    virtual_misused: bool,
+    pub(super) virtual_misused: bool,
     /// LIMIT of the ROW_NUMBER filter above the window node that is lowered next.
     pub(super) row_number_limit: Option<usize>,
 }
@@ -111,7 +112,7 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
-            LogicalPlan::Window(window) => self.row_number(window),
+            LogicalPlan::Window(window) => self.window_functions(window),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|i| self.lower(i)).collect::<Result<Vec<_>, _>>()?;
@@ -126,14 +127,15 @@ impl<'a> Lowering<'a> {
                     self.window_tvf(window)
                 } else if let Some(pattern) = MatchRecognize::from_extension(extension) {
                     self.match_recognize(pattern)
+                } else if let Some(session) = SessionTvf::from_extension(extension) {
+                    self.session_tvf(session)
                 } else {
                     Err(unsupported(extension.node.name()))
                 }
             }
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                Err(SqlError::unsupported("a materialized view over constant rows is not supported")
-                    .with_hint("read from a table, or use CREATE VIEW, which is computed when it is read"))
-            }
+            LogicalPlan::Values(values) => self.values(values),
+            LogicalPlan::EmptyRelation(empty) => Ok(self.empty_relation(empty)),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Distinct(_) => {
                 Err(SqlError::unsupported("DISTINCT ON is not supported in a materialized view yet")
                     .with_hint("use ROW_NUMBER() OVER (PARTITION BY ... ORDER BY ...) and keep row 1"))
@@ -145,30 +147,41 @@ impl<'a> Lowering<'a> {
 
     fn table_scan(&mut self, scan: &TableScan) -> Result<NodeIndex, SqlError> {
         let name = scan.table_name.table();
-        let info = self.relations.source(name).ok_or_else(|| {
-            SqlError::unsupported(format!("relation \"{name}\" can't be read by a materialized view"))
-                .with_hint("read from tables and materialized views; system catalogs are not maintained")
-        })?;
-        let source = self.add(
-            PlanKind::Source { relation: info.relation, name: name.to_string() },
-            format!("source {}", info.relation.0),
-            vec![],
-            Arc::clone(&info.schema),
-            info.properties,
-        );
+        let source = match self.series(scan)? {
+            Some(series) => series,
+            None => self.source(name)?,
+        };
         let mut node = match &scan.projection {
             Some(columns) => self.select(source, columns)?,
             None => source,
         };
         for filter in &scan.filters {
-            let predicate = physical(filter, &scan.projected_schema)?;
-            node = self.map(node, Some(predicate), None, None)?;
+            node = self.filtered(node, filter, &scan.projected_schema)?;
         }
         Ok(node)
     }
 
+    fn source(&mut self, name: &str) -> Result<NodeIndex, SqlError> {
+        let info = self.relations.source(name).ok_or_else(|| {
+            SqlError::unsupported(format!("relation \"{name}\" can't be read by a materialized view"))
+                .with_hint("read from tables and materialized views; system catalogs are not maintained")
+        })?;
+        Ok(self.add(
+            PlanKind::Source { relation: info.relation, name: name.to_string() },
+            format!("source {}", info.relation.0),
+            vec![],
+            Arc::clone(&info.schema),
+            info.properties,
+        ))
+    }
+
     fn projection(&mut self, projection: &Projection) -> Result<NodeIndex, SqlError> {
         let input = self.lower(&projection.input)?;
+        self.project(input, projection)
+    }
+
+    /// The projection over its input, which was lowered already.
+    fn project(&mut self, input: NodeIndex, projection: &Projection) -> Result<NodeIndex, SqlError> {
         let expressions = projection
             .expr
             .iter()
@@ -188,12 +201,21 @@ impl<'a> Lowering<'a> {
             Some(_) => Err(SqlError::unsupported("LIMIT has to be a constant number")),
         };
         let (skip, fetch) = (number(&limit.skip, 0)?, number(&limit.fetch, usize::MAX)?);
-        match limit.input.as_ref() {
-            LogicalPlan::Sort(sort) => self.top_n_of_sort(sort, skip, fetch),
-            _ => Err(SqlError::unsupported(
+        // Columns that are ordered by but not selected are dropped above the order.
+        let (projection, below) = match limit.input.as_ref() {
+            LogicalPlan::Projection(projection) => (Some(projection), projection.input.as_ref()),
+            other => (None, other),
+        };
+        let LogicalPlan::Sort(sort) = below else {
+            return Err(SqlError::unsupported(
                 "LIMIT without ORDER BY has no fixed answer in a materialized view",
             )
-            .with_hint("add ORDER BY before LIMIT")),
+            .with_hint("add ORDER BY before LIMIT"));
+        };
+        let first = self.top_n_of_sort(sort, skip, fetch)?;
+        match projection {
+            Some(projection) => self.project(first, projection),
+            None => Ok(first),
         }
     }
 

@@ -29,7 +29,7 @@ impl Lowering<'_> {
         let schema = Arc::clone(&self.node(input).schema);
         let compiled = Compiled::new(Arc::clone(&node.pattern), schema, Arc::clone(&output))
             .map_err(|error| sql::planner::from_datafusion(error, ""))?;
-        let expiry = self.final_by(input, node)?;
+        let expiry = self.final_rows(input, node)?;
         let properties = self.node(input).properties.clone();
         let below = match expiry {
             Some(expiry) => self.buffer(input, expiry)?,
@@ -56,7 +56,7 @@ impl Lowering<'_> {
     }
 
     /// By what rows become final; `None` when they may still change or have no watermark.
-    fn final_by(&self, input: NodeIndex, node: &MatchRecognize) -> Result<Option<Expiry>, SqlError> {
+    fn final_rows(&self, input: NodeIndex, node: &MatchRecognize) -> Result<Option<Expiry>, SqlError> {
         let properties = &self.node(input).properties;
         let pattern = &node.pattern;
         let time = pattern.time_column().filter(|column| {

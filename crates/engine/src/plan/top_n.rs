@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::common::{Column, ScalarValue};
-use datafusion::logical_expr::expr::Sort as SortExpr;
+use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Operator, Sort, Window, WindowFunctionDefinition};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Operator, Sort, Window};
 use datafusion::physical_expr::PhysicalExpr;
 use sql::SqlError;
 
@@ -28,38 +28,16 @@ impl Lowering<'_> {
         let before = std::mem::replace(&mut self.row_number_limit, bound);
         let input = self.lower(&filter.input);
         self.row_number_limit = before;
-        let predicate = physical(&filter.predicate, filter.input.schema())?;
-        self.map(input?, Some(predicate), None, None)
+        self.filtered(input?, &filter.predicate, filter.input.schema())
     }
 
-    pub(super) fn row_number(&mut self, window: &Window) -> Result<NodeIndex, SqlError> {
-        let limit = self.row_number_limit.take();
-        let [expression] = window.window_expr.as_slice() else {
-            return Err(SqlError::unsupported(
-                "several window functions in one SELECT are not supported in a materialized view yet",
-            )
-            .with_hint("one ROW_NUMBER() is; CREATE VIEW takes all of them"));
-        };
-        let function = match expression.clone().unalias_nested().data {
-            Expr::WindowFunction(function) => function,
-            other => return Err(SqlError::internal(format!("{other} is a window function"))),
-        };
-        let name = match &function.fun {
-            WindowFunctionDefinition::WindowUDF(f) => f.name().to_string(),
-            WindowFunctionDefinition::AggregateUDF(f) => f.name().to_string(),
-        };
-        if name != "row_number" {
-            return Err(SqlError::unsupported(format!(
-                "window function \"{name}\" is not supported in a materialized view yet"
-            ))
-            .with_hint("ROW_NUMBER() is; CREATE VIEW takes all of them"));
-        }
-        let Some(limit) = limit else {
-            return Err(SqlError::unsupported(
-                "ROW_NUMBER() without an upper bound is not supported in a materialized view",
-            )
-            .with_hint("keep the first rows of each partition in an outer query: WHERE rn <= 10"));
-        };
+    /// The first `limit` rows of every partition, with their numbers.
+    pub(super) fn row_number(
+        &mut self,
+        window: &Window,
+        function: &WindowFunction,
+        limit: usize,
+    ) -> Result<NodeIndex, SqlError> {
         let schema = window.input.schema();
         let input = self.lower_expanded(&window.input)?;
         let field = Arc::new(Field::clone(window.schema.field(schema.fields().len())).with_nullable(false));

@@ -1,4 +1,4 @@
-//! Lowering of TUMBLE, HOP and CUMULATE.
+//! Lowering of TUMBLE, HOP, CUMULATE and SESSION.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::IsNotNullExpr;
 use sql::SqlError;
+use sql::session_tvf::SessionTvf;
 use sql::window_tvf::{WindowKind, WindowTvf};
 
 use super::lower::{Lowering, column};
@@ -50,6 +51,22 @@ impl Lowering<'_> {
         let text = format!("expand {:?} of column {time_column}", window.kind);
         let spec = ExpandSpec { kind: window.kind, time_column };
         Ok(self.add(PlanKind::Expand(Arc::new(spec)), text, vec![input], output, properties))
+    }
+
+    pub(super) fn session_tvf(&mut self, session: &SessionTvf) -> Result<NodeIndex, SqlError> {
+        let input = self.lower_expanded(&session.input)?;
+        let time_column = session.time_index();
+        let schema = Arc::clone(&self.node(input).schema);
+        let mut fields: Vec<Field> =
+            output_schema(&schema, time_column).fields().iter().map(|f| Field::clone(f)).collect();
+        let added = fields.len() - 2;
+        for (field, name) in fields[added..].iter_mut().zip(&session.bounds) {
+            field.set_name(name);
+        }
+        let not_null: Arc<dyn PhysicalExpr> = Arc::new(IsNotNullExpr::new(column(&schema, time_column)));
+        let nullable = schema.field(time_column).is_nullable();
+        let input = if nullable { self.map(input, Some(not_null), None, None)? } else { input };
+        self.session_bounds(input, session.key_indices(), time_column, session.gap_us, fields)
     }
 
     /// The input with its time column repeated twice in the place of the bounds.

@@ -109,7 +109,9 @@ fn shown_error(error: &SqlError) -> String {
 fn table(schema: &SchemaRef, rows: &[Vec<String>]) -> String {
     let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     let widths: Vec<usize> = (0..names.len())
-        .map(|c| rows.iter().map(|r| r[c].chars().count()).chain([names[c].chars().count()]).max().unwrap_or(0))
+        .map(|c| {
+            rows.iter().map(|r| r[c].chars().count()).chain([names[c].chars().count()]).max().unwrap_or(0)
+        })
         .collect();
     let right = |c: usize| schema.field(c).data_type().is_numeric();
     let line = |cells: &[String], centred: bool| {

@@ -39,7 +39,7 @@ impl Kind {
         }
     }
 
-    fn is_number(self) -> bool {
+    pub(super) fn is_number(self) -> bool {
         matches!(self, Kind::Int | Kind::BigInt | Kind::Decimal | Kind::Double)
     }
 
@@ -132,7 +132,7 @@ impl Table {
         format!("({})", cells.join(", "))
     }
 
-    fn all_columns(&self) -> Vec<String> {
+    pub(super) fn all_columns(&self) -> Vec<String> {
         let mut names = vec!["k".to_string()];
         names.extend(self.columns.iter().map(|(n, _)| n.clone()));
         names
@@ -183,11 +183,11 @@ impl Table {
         format!("{call}{filter} AS a{name}")
     }
 
-    fn aggregates(&self, rng: &mut Rng, prefix: &str) -> String {
+    pub(super) fn aggregates(&self, rng: &mut Rng, prefix: &str) -> String {
         (0..rng.usize(1..4)).map(|i| self.aggregate(rng, prefix, i)).collect::<Vec<_>>().join(", ")
     }
 
-    fn keys(&self, rng: &mut Rng) -> Vec<String> {
+    pub(super) fn keys(&self, rng: &mut Rng) -> Vec<String> {
         let names = self.all_columns();
         let mut keys: Vec<String> = Vec::new();
         for _ in 0..rng.usize(1..3) {
@@ -203,6 +203,12 @@ impl Table {
     pub fn query(&self, other: &Table, rng: &mut Rng) -> String {
         let t = &self.name;
         let filter = if rng.bool() { format!(" WHERE {}", self.condition(rng)) } else { String::new() };
+        // Two thirds of the shapes are in the files beside this one.
+        match rng.u8(..3) {
+            0 => return super::generate_windows::query(self, &filter, rng),
+            1 => return self.select(other, rng),
+            _ => {}
+        }
         let shapes = if self.events { 12 } else { 9 };
         match rng.u8(..shapes) {
             8 => self.join(other, rng),

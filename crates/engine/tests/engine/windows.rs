@@ -55,6 +55,44 @@ fn lateness_is_judged_by_the_record_before_it_whatever_the_steps() {
 }
 
 #[test]
+fn late_rows_are_the_tables_rows_once_for_all_views() {
+    for workers in [1, 3] {
+        let mut db = Harness::new(workers);
+        db.run(EVENTS);
+        db.run("CREATE TABLE f (item INT, note TEXT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY");
+        let both = "(SELECT item, ts FROM e UNION ALL SELECT item, ts FROM f)";
+        for view in [
+            "a AS SELECT window_start, count(*) AS n FROM TUMBLE(f, ts, INTERVAL '1 minute') WHERE item > 1 GROUP BY window_start, window_end".to_string(),
+            "b AS SELECT window_start, item * 2 AS twice, count(*) AS n FROM HOP(f, ts, INTERVAL '10 seconds', INTERVAL '30 seconds') GROUP BY window_start, window_end, item * 2".to_string(),
+            "c AS SELECT item + 1 AS next, window_end FROM CUMULATE(f, ts, INTERVAL '20 seconds', INTERVAL '1 minute') WHERE item < 4 EMIT ON WINDOW CLOSE".to_string(),
+            format!("u AS SELECT window_start, count(*) AS n FROM TUMBLE({both}, ts, INTERVAL '1 minute') GROUP BY window_start, window_end"),
+        ] {
+            db.run(&format!("CREATE MATERIALIZED VIEW {view}"));
+        }
+        insert(&db, &[(7, 200)]);
+        db.run("INSERT INTO f VALUES (3, 'on time', to_timestamp(200))");
+        db.run("INSERT INTO f VALUES (2, 'late', to_timestamp(10)), (4, 'on time', to_timestamp(199)), (1, 'late', to_timestamp(20)), (5, 'late', to_timestamp(30))");
+        let late = [
+            r#"f | a, b, c, u | {"item":2,"note":"late","ts":"1970-01-01T00:00:10Z"}"#,
+            r#"f | a, b, u | {"item":5,"note":"late","ts":"1970-01-01T00:00:30Z"}"#,
+            r#"f | b, c, u | {"item":1,"note":"late","ts":"1970-01-01T00:00:20Z"}"#,
+        ];
+        let all = "SELECT relation, views, row FROM late_rows";
+        assert_eq!(db.run(all), late);
+        assert_eq!(db.run("SELECT DISTINCT watermark FROM late_rows"), ["1970-01-01T00:03:15Z"]);
+        assert_eq!(db.database().status().tables["f"].rows_late, 3, "counted once");
+        // The other branch of the union.
+        insert(&db, &[(8, 1)]);
+        assert_eq!(
+            db.run("SELECT views, row FROM late_rows WHERE relation = 'e'"),
+            [r#"u | {"item":8,"ts":"1970-01-01T00:00:01Z"}"#]
+        );
+        db.restart();
+        assert_eq!(db.run(&format!("{all} WHERE relation = 'f'")), late);
+    }
+}
+
+#[test]
 fn rows_from_the_future_are_rejected_and_push_no_watermark() {
     let db = Harness::new(1);
     db.run(EVENTS);

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::{HeaderMap, HeaderValue};
 use connectors::Encoding;
+use connectors::pieces::Pieces;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -101,11 +102,11 @@ pub async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Recei
         return Err(too_large(bytes_max));
     }
     let mut share = Share::default();
-    let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(BLOCKING_BYTES_MIN));
+    let mut pieces = Pieces::default();
     let mut body = body;
     let start = Instant::now();
     loop {
-        let deadline = start + GRACE + Duration::from_secs((bytes.len() / BYTES_PER_SECOND_MIN) as u64);
+        let deadline = start + GRACE + Duration::from_secs((pieces.len() / BYTES_PER_SECOND_MIN) as u64);
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
             Ok(Some(frame)) => frame.map_err(|error| {
                 Problem::new(ProblemKind::BadRequest, format!("the body ended early: {error}"))
@@ -114,19 +115,20 @@ pub async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Recei
             Err(_) => {
                 return Err(Problem::new(
                     ProblemKind::RequestTimeout,
-                    format!("only {} bytes came in {} seconds", bytes.len(), start.elapsed().as_secs()),
+                    format!("only {} bytes came in {} seconds", pieces.len(), start.elapsed().as_secs()),
                 ));
             }
         };
         if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > bytes_max {
+            if pieces.len() + data.len() > bytes_max {
                 return Err(too_large(bytes_max));
             }
-            app.budget.grow(&mut share, bytes.len() + data.len())?;
-            bytes.extend_from_slice(&data);
+            app.budget.grow(&mut share, pieces.len() + data.len())?;
+            pieces.push(&data);
         }
     }
-    app.metrics.count_body(bytes.len());
+    app.metrics.count_body(pieces.len());
+    let mut bytes = pieces.into_vec();
     for encoding in encodings {
         let _slot = app.budget.decompressions.acquire().await.expect("the semaphore is never closed");
         bytes = decompress(bytes, encoding, bytes_max).await?;

@@ -79,6 +79,9 @@ pub(super) async fn run(wire: Wire, server: &Arc<Server>, started: Started) {
     debug!(process = backend.process, "Postgres client left");
 }
 
+/// Longest statement. Reading one takes ten times its length of memory, which a message of COPY does not.
+const STATEMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 struct Connection {
     wire: Wire,
     server: Arc<Server>,
@@ -132,6 +135,12 @@ impl Connection {
             return Next::Message;
         }
         let kind = frame.kind;
+        if matches!(kind, b'Q' | b'P') && frame.body.len() > STATEMENT_BYTES_MAX {
+            let message =
+                format!("statement of {} bytes is longer than {STATEMENT_BYTES_MAX} bytes", frame.body.len());
+            let error = PgError::error(code::PROGRAM_LIMIT_EXCEEDED, message);
+            return self.fail(error.with_hint("use COPY, or several statements").into(), kind);
+        }
         let done = match frame.read() {
             Ok(Message::Terminate) => return Next::End,
             Ok(message) => {

@@ -112,7 +112,7 @@ fn decode_text(oid_type: &Type, text: &str, needed: &DataType) -> Result<ScalarV
                 calendar::parse_timestamp(trimmed, zoned).ok_or_else(|| invalid_datetime(oid_type, text))?;
             timestamp_scalar(micros, zoned)
         }
-        Type::INTERVAL => ScalarValue::Utf8(Some(spelled_out(text)))
+        Type::INTERVAL => ScalarValue::Utf8(Some(sql::duration::spelled_out(text)))
             .cast_to(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano))
             .map_err(|_| invalid_datetime(oid_type, text))?,
         Type::UUID => uuid_scalar(&parse_uuid(trimmed).ok_or_else(invalid)?, needed),
@@ -477,19 +477,3 @@ fn out_of_range(oid_type: &Type) -> PgError {
 
 #[cfg(test)]
 mod tests;
-
-/// PostgreSQL's way of writing an interval (`2 mons 04:05:06.789`) in words that Arrow reads.
-fn spelled_out(interval: &str) -> String {
-    let words = interval.split_whitespace().map(|word| match word {
-        "mon" => "month".to_string(),
-        "mons" => "months".to_string(),
-        clock if clock.contains(':') => {
-            let sign = if clock.starts_with('-') { "-" } else { "" };
-            let units = ["hours", "minutes", "seconds"];
-            let parts = clock.trim_start_matches(['-', '+']).split(':').zip(units);
-            parts.map(|(number, unit)| format!("{sign}{number} {unit}")).collect::<Vec<_>>().join(" ")
-        }
-        word => word.to_string(),
-    });
-    words.collect::<Vec<_>>().join(" ")
-}

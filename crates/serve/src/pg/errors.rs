@@ -82,7 +82,8 @@ impl PgError {
     }
 
     pub fn notice(notice: engine::Notice) -> PgError {
-        let message = PgError { severity: Severity::Notice, ..PgError::error(code::SUCCESSFUL, notice.message) };
+        let message =
+            PgError { severity: Severity::Notice, ..PgError::error(code::SUCCESSFUL, notice.message) };
         PgError { hint: notice.hint, ..message }
     }
 

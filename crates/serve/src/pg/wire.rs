@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -38,8 +38,9 @@ const READ_BYTES: usize = 32 * 1024;
 /// How often a socket with a full read-ahead is asked whether it is closed.
 const CLOSED_CHECK: Duration = Duration::from_millis(200);
 
-/// How long a last message may take to leave.
+/// How long a last message may take to leave, and how much is read meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a statement was stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,9 +224,20 @@ impl Wire {
         }
     }
 
-    /// Sends what is left before the connection ends.
+    /// Sends what is left before the connection ends, and reads what the client still sends: a socket that is closed with
+    /// unread input is reset by the kernel, and the last message lost with it.
     pub async fn farewell(mut self) {
-        let _ = tokio::time::timeout(FAREWELL, self.flush()).await;
+        let said = async {
+            if !self.flush().await || self.socket.shutdown().await.is_err() {
+                return;
+            }
+            let mut unread = 0;
+            while unread < FAREWELL_BYTES_MAX && self.fill().await {
+                unread += self.input.len();
+                self.input.clear();
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, said).await;
     }
 }
 

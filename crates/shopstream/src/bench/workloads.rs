@@ -32,6 +32,28 @@ pub const VIEWS: &[(&str, &str, bool)] = &[
          GROUP BY window_start, window_end, category_id, behavior",
         true,
     ),
+    (
+        "w4",
+        "SELECT user_id, window_start, window_end, COUNT(*) FILTER (WHERE behavior = 'pv') AS pv, \
+         COUNT(*) FILTER (WHERE behavior = 'cart') AS cart, COUNT(*) FILTER (WHERE behavior = 'buy') AS buy \
+         FROM SESSION(ub PARTITION BY user_id, ts, INTERVAL '30 minutes') \
+         GROUP BY user_id, window_start, window_end",
+        true,
+    ),
+    (
+        "w6a",
+        "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW) AS c10m FROM ub",
+        true,
+    ),
+    (
+        "w6b",
+        "SELECT user_id, ts, item_id, behavior, COUNT(*) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW) AS c10m, \
+         COUNT(DISTINCT item_id) OVER (PARTITION BY user_id ORDER BY ts \
+         RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS items1h FROM ub",
+        true,
+    ),
     ("w8", "SELECT item_id, COUNT(*) AS cnt FROM ub GROUP BY item_id", false),
 ];
 

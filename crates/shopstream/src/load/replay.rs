@@ -7,13 +7,12 @@
 //! moment at which it is sent, because the times of the file go by faster than the clock and rows from the future
 //! are refused; below speed 1 the first row does.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::lines::Lines;
+use super::lines::{Lines, TextFile};
 use super::times::{self, Style};
 use super::{CHUNK_BYTES_MAX, Chunk, Chunks};
-use crate::cli::{FileFormat, LoadFlags};
+use crate::cli::FileFormat;
 use crate::failure::{Failure, Result};
 use crate::load::input::Input;
 
@@ -52,14 +51,10 @@ enum TimeField {
 }
 
 impl ReplayChunks {
-    pub(crate) fn open(
-        input: Input,
-        path: &Path,
-        format: FileFormat,
-        flags: &LoadFlags,
-        speed: f64,
-    ) -> Result<ReplayChunks> {
-        let mut lines = Lines::open(input, path, format, flags)?;
+    pub(crate) fn open(input: Input, file: &TextFile<'_>, speed: f64) -> Result<ReplayChunks> {
+        let TextFile { path, flags, .. } = file;
+        let mut lines = Lines::open(input, file)?;
+        lines.announce();
         let time = TimeField::find(&lines, flags.time_column.as_deref().unwrap_or("ts"))?;
         let mut row = vec![];
         if !lines.next(&mut row)? {
@@ -77,8 +72,7 @@ impl ReplayChunks {
                 )));
             }
         };
-        let shift_us =
-            if flags.rebase_time { shift(path, format, flags, &time, first_us, speed)? } else { 0 };
+        let shift_us = if flags.rebase_time { shift(file, &time, first_us, speed)? } else { 0 };
         let clock = Clock { first_us, speed, shift_us };
         let batch_rows = u64::from(flags.batch_rows);
         Ok(ReplayChunks { lines, clock, time, batch_rows, pending: Some((row, 0)) })
@@ -86,20 +80,14 @@ impl ReplayChunks {
 }
 
 /// Reads the whole file for its last time.
-fn shift(
-    path: &Path,
-    format: FileFormat,
-    flags: &LoadFlags,
-    time: &TimeField,
-    first_us: i64,
-    speed: f64,
-) -> Result<i64> {
+fn shift(file: &TextFile<'_>, time: &TimeField, first_us: i64, speed: f64) -> Result<i64> {
+    let path = file.path;
     if path.as_os_str() == "-" {
         return Err(Failure::usage(
             "--rebase-time reads the file twice, which standard input does not allow",
         ));
     }
-    let mut lines = Lines::open(Input::open(path)?, path, format, flags)?;
+    let mut lines = Lines::open(Input::open(path)?, file)?;
     let (mut row, mut last_us) = (vec![], first_us);
     while lines.next(&mut row)? {
         if let Some((us, _)) = time.read(&row) {

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::lines::{LineChunks, Lines};
+use super::header::TableColumn;
+use super::lines::{LineChunks, Lines, TextFile};
 use super::replay::ReplayChunks;
 use super::*;
 use crate::cli::ClientFlags;
@@ -40,10 +41,36 @@ fn bodies(mut chunks: impl Chunks) -> Vec<(String, u64, Option<Duration>)> {
 }
 
 fn cut(name: &str, bytes: &[u8], flags: &LoadFlags) -> Vec<(String, u64)> {
+    cut_for(name, bytes, flags, None).unwrap()
+}
+
+fn cut_for(
+    name: &str,
+    bytes: &[u8],
+    flags: &LoadFlags,
+    table_columns: Option<Vec<TableColumn>>,
+) -> Result<Vec<(String, u64)>> {
     let (_folder, path) = write(name, bytes);
     let format = format_of_name(&path).unwrap();
-    let lines = Lines::open(Input::open(&path).unwrap(), &path, format, flags).unwrap();
-    bodies(LineChunks::new(lines, flags)).into_iter().map(|(body, rows, _)| (body, rows)).collect()
+    let file = TextFile { path: &path, format, flags, table_columns };
+    let lines = Lines::open(Input::open(&path).unwrap(), &file)?;
+    Ok(bodies(LineChunks::new(lines, flags)).into_iter().map(|(body, rows, _)| (body, rows)).collect())
+}
+
+#[test]
+fn a_file_without_header_is_read_by_the_order_of_the_tables_columns() {
+    let column = |name: &str, sql_type: &str| TableColumn {
+        name: name.to_string(),
+        sql_type: sql_type.to_string(),
+        required: true,
+    };
+    let columns = Some(vec![column("id", "bigint"), column("b", "text")]);
+    let cut = |bytes: &[u8]| cut_for("x.csv", bytes, &flags(&[], false, 1), columns.clone());
+    let rows = [("id,b\n1,pv\n".to_string(), 1), ("id,b\n2,buy\n".to_string(), 1)];
+    assert_eq!(cut(b"1,pv\n2,buy\n").unwrap(), rows);
+    assert_eq!(cut(b"b,id\npv,1\n").unwrap(), [("b,id\npv,1\n".to_string(), 1)]);
+    assert!(cut(b"one,pv\n").unwrap_err().hint.unwrap().contains("--columns id,b;"));
+    assert_eq!(cut(b"").unwrap(), []);
 }
 
 #[test]
@@ -79,9 +106,9 @@ fn packed_files_are_unpacked_by_content() {
 #[test]
 fn arrays_and_unknown_formats_are_refused_with_a_way_out() {
     let (_folder, path) = write("x.json", b" [{\"a\":1}]");
-    let failure = Lines::open(Input::open(&path).unwrap(), &path, FileFormat::Ndjson, &flags(&[], false, 1))
-        .err()
-        .unwrap();
+    let flags = flags(&[], false, 1);
+    let file = TextFile { path: &path, format: FileFormat::Ndjson, flags: &flags, table_columns: None };
+    let failure = Lines::open(Input::open(&path).unwrap(), &file).err().unwrap();
     assert!(failure.hint.unwrap().contains("jq"));
     assert!(format_of_name(Path::new("clicks.log")).unwrap_err().hint.unwrap().contains("--format"));
 }
@@ -91,7 +118,8 @@ fn replay_cuts_by_event_time_and_speed() {
     let (_folder, path) = write("x.csv", b"1,1000\n2,1000\n3,1059\n4,1058\n5,1300\n");
     let flags = flags(&["id", "ts"], false, 100);
     let input = Input::open(&path).unwrap();
-    let chunks = bodies(ReplayChunks::open(input, &path, FileFormat::Csv, &flags, 600.0).unwrap());
+    let file = TextFile { path: &path, format: FileFormat::Csv, flags: &flags, table_columns: None };
+    let chunks = bodies(ReplayChunks::open(input, &file, 600.0).unwrap());
     // At 600 times a minute is a tenth of a second.
     assert_eq!(
         chunks,

@@ -10,6 +10,7 @@ pub enum Table {
     Stock,
     DailySales,
     UserBehavior,
+    Behavior,
     Orders,
     OrderLines,
     Payments,
@@ -20,13 +21,14 @@ pub enum Table {
 
 impl Table {
     /// In the order in which they are sent.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 11] = [
         Table::Items,
         Table::DailySales,
         Table::Stock,
         Table::StockMoves,
         Table::Logins,
         Table::UserBehavior,
+        Table::Behavior,
         Table::Orders,
         Table::OrderLines,
         Table::Payments,
@@ -39,6 +41,7 @@ impl Table {
             Table::Stock => "stock",
             Table::DailySales => "daily_sales",
             Table::UserBehavior => "user_behavior",
+            Table::Behavior => "behavior",
             Table::Orders => "orders",
             Table::OrderLines => "order_lines",
             Table::Payments => "payments",

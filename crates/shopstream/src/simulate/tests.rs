@@ -76,6 +76,7 @@ fn books_equal_the_rows() {
     let (mut orders, mut stock, mut ledger) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut paid, mut refunded, mut lines) = (0, 0, 0);
     let mut behavior: BTreeMap<String, u64> = BTreeMap::new();
+    let mut actions: BTreeMap<String, u64> = BTreeMap::new();
     for (table, json) in &rows {
         let Ok(row) = serde_json::from_str::<Value>(json) else {
             malformed_or_bad += 1;
@@ -111,6 +112,9 @@ fn books_equal_the_rows() {
             Table::UserBehavior => {
                 *behavior.entry(row["behavior"].as_str().unwrap().to_string()).or_default() += 1;
             }
+            Table::Behavior => {
+                *actions.entry(row["action"].as_str().unwrap().to_string()).or_default() += 1;
+            }
             _ => {}
         }
     }
@@ -135,6 +139,10 @@ fn books_equal_the_rows() {
     assert_eq!(ledger, books.stock);
     let expected: BTreeMap<String, u64> = books.behavior.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     assert_eq!(behavior, expected);
+    for (action, same) in [("browse", "pv"), ("add_to_cart", "cart"), ("purchase", "buy")] {
+        assert_eq!(actions.get(action), expected.get(same), "{action} is {same} in other words");
+    }
+    assert_eq!(actions.len(), 3);
     // Everything that can happen did.
     for status in ["paid", "shipped", "cancelled", "refunded"] {
         assert!(by_status.contains_key(status), "{status}");

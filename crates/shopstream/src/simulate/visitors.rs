@@ -70,8 +70,24 @@ impl Shop {
         }
     }
 
-    /// A row of user_behavior, with all the trouble that rows meet on their way.
+    /// What a visitor does: a row of user_behavior, with all the trouble that rows meet on their way, and one of the
+    /// simpler table behavior, which has words for most of it.
     fn behave(&mut self, at: i64, user: i64, skew_us: i64, item: usize, behavior: &'static str) {
+        let action = match behavior {
+            "pv" => Some("browse"),
+            "cart" => Some("add_to_cart"),
+            "buy" => Some("purchase"),
+            _ => None,
+        };
+        if let Some(action) = action {
+            let json = Json::new()
+                .number("user_id", user)
+                .text("action", action)
+                .number("product_id", self.items[item].id)
+                .time("ts", self.clock(at))
+                .end();
+            self.send(at, Table::Behavior, json);
+        }
         let event_id = self.new_event_id();
         let item = &self.items[item];
         let json = Json::new()

@@ -4,30 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::server::Server;
+use super::server::{Server, cell, number, sql};
 
 /// Rounds of kill and restart; `SHOPSTREAM_KILL_ROUNDS` asks for more.
 const ROUNDS: usize = 100;
 const CLIENTS: u64 = 4;
-
-fn sql(server: &str, statement: &str) -> serde_json::Value {
-    let body = serde_json::json!({ "sql": statement }).to_string();
-    let mut response = ureq::post(format!("{server}/v1/sql"))
-        .header("content-type", "application/json")
-        .send(&body)
-        .unwrap_or_else(|e| panic!("{statement}: {e}"));
-    serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
-}
-
-fn number(server: &str, statement: &str) -> u64 {
-    cell(&sql(server, statement), 0)
-}
-
-/// A number in the first row.
-fn cell(answer: &serde_json::Value, column: usize) -> u64 {
-    let cell = &answer["rows"][0][column];
-    cell.as_u64().or_else(|| cell.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
-}
 
 /// Sends requests of ten rows, each until it is acknowledged; the number of rows acknowledged.
 fn client(id: u64, address: &parking::Address, stop: &AtomicBool, sent: &AtomicU64) {

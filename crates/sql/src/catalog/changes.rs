@@ -236,11 +236,9 @@ impl Catalog {
             .iter()
             .rev()
             .filter(|object| unasked(object))
-            .map(|object| {
-                match order.iter().find(|needed| self.needs(object, needed)) {
-                    Some(needed) => format!("{} depends on {}", object.describe(), needed.describe()),
-                    None => object.describe(),
-                }
+            .map(|object| match order.iter().find(|needed| self.needs(object, needed)) {
+                Some(needed) => format!("{} depends on {}", object.describe(), needed.describe()),
+                None => object.describe(),
             })
             .collect();
         let dropped: Vec<String> = names
@@ -268,7 +266,8 @@ impl Catalog {
     /// Takes an object out. Its dependants must be gone; a missing object is no error.
     pub fn remove(&mut self, object: &Object) {
         debug_assert!(
-            matches!(object.kind, ObjectKind::Index | ObjectKind::Function) || self.dependants(&object.name).is_empty(),
+            matches!(object.kind, ObjectKind::Index | ObjectKind::Function)
+                || self.dependants(&object.name).is_empty(),
             "{} is dropped before what depends on it",
             object.describe()
         );

@@ -11,7 +11,8 @@ use datafusion::common::{DFSchema, Result, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use serde::de::IgnoredAny;
@@ -23,18 +24,33 @@ use super::{answer, arrays};
 pub struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
-    fn plan_binary_op(
-        &self,
-        expr: RawBinaryExpr,
-        _schema: &DFSchema,
-    ) -> Result<PlannerResult<RawBinaryExpr>> {
-        let answer = match expr.op {
-            BinaryOperator::Arrow => Answer::Json,
-            BinaryOperator::LongArrow => Answer::Text,
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let get = |answer| ScalarUDF::new_from_impl(JsonGet::new(answer));
+        let named = |name: &str| {
+            super::json_values::all()
+                .into_iter()
+                .find(|udf| udf.name() == name)
+                .expect("functions of this crate")
+        };
+        // Arrays have some of the operators, too.
+        let is_text = |expr: &Expr| match expr.get_type(schema) {
+            Ok(found) => matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+            Err(_) => false,
+        };
+        let texts = is_text(&expr.left) && is_text(&expr.right);
+        let (function, args) = match expr.op {
+            BinaryOperator::Arrow => (get(Answer::Json), vec![expr.left, expr.right]),
+            BinaryOperator::LongArrow => (get(Answer::Text), vec![expr.left, expr.right]),
+            BinaryOperator::HashArrow => (named("json_path"), vec![expr.left, expr.right]),
+            BinaryOperator::HashLongArrow => (named("json_path_text"), vec![expr.left, expr.right]),
+            BinaryOperator::Question => (named("jsonb_exists"), vec![expr.left, expr.right]),
+            BinaryOperator::QuestionPipe => (named("jsonb_exists_any"), vec![expr.left, expr.right]),
+            BinaryOperator::QuestionAnd => (named("jsonb_exists_all"), vec![expr.left, expr.right]),
+            BinaryOperator::AtArrow if texts => (named("jsonb_contains"), vec![expr.left, expr.right]),
+            BinaryOperator::ArrowAt if texts => (named("jsonb_contains"), vec![expr.right, expr.left]),
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let function = Arc::new(ScalarUDF::new_from_impl(JsonGet::new(answer)));
-        let call = ScalarFunction::new_udf(function, vec![expr.left, expr.right]);
+        let call = ScalarFunction::new_udf(Arc::new(function), args);
         Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
     }
 }
@@ -137,7 +153,7 @@ impl JsonGet {
     }
 }
 
-enum Key<'a> {
+pub(super) enum Key<'a> {
     Member(&'a str),
     /// From 0, or from the end when negative.
     Element(i64),
@@ -150,8 +166,50 @@ fn key_at(keys: &ArrayRef, row: usize) -> Key<'_> {
     }
 }
 
+/// `to_jsonb`, for planners.
+pub(crate) fn to_json_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::to_json())
+}
+
+/// The name of the function that stands around a value of which JSON is made, until it is known what it is.
+pub(crate) const ELEMENT: &str = "json_element";
+
+/// [`ELEMENT`], for planners.
+pub(crate) fn element_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::element())
+}
+
+/// The mark of a text that is JSON, for planners.
+pub(crate) fn raw_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::raw())
+}
+
+/// The object of an array of keys and one of values, for planners.
+pub(crate) fn object_of_arrays_udf() -> Arc<ScalarUDF> {
+    Arc::new(super::json_values::object_of_arrays())
+}
+
+/// The elements of an array, as written.
+pub(super) fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
+    serde_json::from_str::<IgnoredAny>(text)?;
+    Ok(Scanner { text, at: 0 }.elements().collect())
+}
+
+/// Names, in quotes, and values of an object, as written; of equal names the last one counts.
+pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, serde_json::Error> {
+    serde_json::from_str::<IgnoredAny>(text)?;
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in (Scanner { text, at: 0 }).members() {
+        match found.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => found.push((name, value)),
+        }
+    }
+    Ok(found)
+}
+
 /// The member or element as written, `None` when it is not there.
-fn get<'a>(text: &'a str, key: Key<'_>) -> Result<Option<&'a str>, serde_json::Error> {
+pub(super) fn get<'a>(text: &'a str, key: Key<'_>) -> Result<Option<&'a str>, serde_json::Error> {
     serde_json::from_str::<IgnoredAny>(text)?;
     let mut scanner = Scanner { text, at: 0 };
     scanner.skip_space();
@@ -201,6 +259,18 @@ impl<'a> Scanner<'a> {
             if is_name(key, name) {
                 found = Some(value);
             }
+            self.skip_mark();
+        }
+        found
+    }
+
+    fn members(mut self) -> Vec<(&'a str, &'a str)> {
+        let mut found = Vec::new();
+        self.skip_mark();
+        while self.peek().is_some_and(|byte| byte == b'"') {
+            let key = self.value();
+            self.skip_mark();
+            found.push((key, self.value()));
             self.skip_mark();
         }
         found

@@ -424,6 +424,8 @@ struct Chains {
     links: Vec<(u64, u64)>,
     known: HashMap<(u64, u64), u64>,
     accumulators: HashMap<(usize, u64), Box<dyn Accumulator>>,
+    /// A set is asked for by several conditions, also after its accumulator went on to a larger one.
+    values: HashMap<(usize, u64), ScalarValue>,
 }
 
 impl Chains {
@@ -440,6 +442,9 @@ impl Chains {
         let Term::Aggregate { arguments, .. } = &compiled.pattern.terms[term] else {
             return internal_err!("term {term} is an aggregate");
         };
+        if let Some(value) = self.values.get(&(term, chain)) {
+            return Ok(value.clone());
+        }
         let mut missing = Vec::new();
         let mut at = chain;
         let mut accumulator = loop {
@@ -462,6 +467,7 @@ impl Chains {
             accumulator.update_batch(&columns)?;
         }
         let value = accumulator.evaluate()?;
+        self.values.insert((term, chain), value.clone());
         if chain != NOTHING {
             self.accumulators.insert((term, chain), accumulator);
         }

@@ -230,14 +230,10 @@ impl ExecutionPlan for MatchRecognizeExec {
                 Sorter::new(&compiled.pattern, &compiled.input)?.sort(&rows, |_| 1)?;
             let sizes: Vec<usize> = partitions.into_iter().map(|(_, count)| count).collect();
             let turns = turns(&sizes, MatchRecognizeExec::TURN_ROWS);
-            let stream = futures::stream::iter(turns).then(move |(offset, sizes)| {
-                let (compiled, rows) = (Arc::clone(&compiled), rows.clone());
+            let stream = futures::stream::iter(turns).map(move |(offset, sizes)| {
+                // Held until the last row has left.
                 let _held = &reservation;
-                async move {
-                    futures::future::ready(()).await;
-                    let slice = rows.slice(offset, sizes.iter().sum());
-                    match_all(&compiled, slice, sizes, &mut Strict)
-                }
+                match_all(&compiled, rows.slice(offset, sizes.iter().sum()), sizes, &mut Strict)
             });
             Ok::<_, datafusion::common::DataFusionError>(stream)
         };

@@ -44,6 +44,8 @@ pub(super) struct Program {
 
 /// Longest program: quantifiers with bounds and PERMUTE are written out.
 pub(super) const INSTRUCTIONS_MAX: usize = 20_000;
+/// Elements of PERMUTE: all orders of more do not fit into a program.
+const PERMUTED_MAX: usize = 6;
 /// Bits of a set of guarded loops.
 const GUARDED_LOOPS_MAX: usize = 64;
 
@@ -202,6 +204,12 @@ impl Compiler<'_> {
     fn permute(&mut self, parts: &[Pattern], excluded: bool) -> Result<()> {
         if parts.is_empty() {
             return Ok(());
+        }
+        if parts.len() > PERMUTED_MAX {
+            return plan_err!(
+                "PATTERN is too large: PERMUTE takes at most {PERMUTED_MAX} elements, not {}",
+                parts.len()
+            );
         }
         self.alternatives(parts.len(), |compiler, n| {
             compiler.emit(&parts[n], excluded)?;

@@ -100,6 +100,10 @@ fn random_pattern(random: &mut Random, depth: u64) -> String {
     }
 }
 
+fn variable_number(name: &str) -> usize {
+    usize::from(name.as_bytes()[0] - b'a')
+}
+
 struct Case {
     sql: String,
     pattern: Pattern,
@@ -138,30 +142,15 @@ impl Case {
             .collect();
         let named = |name: &&str| text.contains(*name);
         let used: Vec<&str> = ["a", "b", "c", "d"].into_iter().filter(named).collect();
+        // Some conditions speak of a and b, which then have to be in the pattern.
+        let both = used.contains(&"a") && used.contains(&"b");
+        let conditions: Vec<usize> =
+            conditions.into_iter().map(|c| if both || c == LOOKS_AHEAD { c } else { c.min(8) }).collect();
         let define: Vec<String> = used
             .iter()
-            .map(|name| {
-                let n = name.as_bytes()[0] as usize - b'a' as usize;
-                format!("{name} AS {}", CONDITIONS[conditions[n]].0)
-            })
+            .map(|name| format!("{name} AS {}", CONDITIONS[conditions[variable_number(name)]].0))
             .collect();
-        let mut define = define.join(", ");
-        // Conditions may speak of variables that the pattern does not have.
-        for name in ["a", "b"].into_iter().filter(|name| !used.contains(name)) {
-            define = define.replace(&format!("{name}.v"), "v").replace(&format!("{name}.*"), "*");
-        }
-        let same = used.contains(&"a") && used.contains(&"b");
-        let conditions = if same { conditions } else { conditions.iter().map(|c| *c.min(&8)).collect() };
-        if !same {
-            let parts: Vec<String> = used
-                .iter()
-                .map(|name| {
-                    let n = name.as_bytes()[0] as usize - b'a' as usize;
-                    format!("{name} AS {}", CONDITIONS[conditions[n]].0)
-                })
-                .collect();
-            define = parts.join(", ");
-        }
+        let define = define.join(", ");
         let skips = [
             "PAST LAST ROW",
             "TO NEXT ROW",
@@ -186,15 +175,14 @@ impl Case {
     fn looks_ahead(&self) -> bool {
         let mut looks = false;
         self.pattern.each_variable(&mut |name| {
-            looks |= self.conditions[name.as_bytes()[0] as usize - b'a' as usize] == LOOKS_AHEAD;
+            looks |= self.conditions[variable_number(name)] == LOOKS_AHEAD;
         });
         looks
     }
 
     /// What the reference finds in the first `known` rows: the kind, the number and the mapping.
     fn expected(&self, known: usize, passed: i64, complete: bool) -> Vec<String> {
-        let conditions =
-            |name: &str| CONDITIONS[self.conditions[name.as_bytes()[0] as usize - b'a' as usize]].1;
+        let conditions = |name: &str| CONDITIONS[self.conditions[variable_number(name)]].1;
         let rows = &self.rows[..known];
         let mut found = Vec::new();
         let (mut start, mut number) = (0, 0);
@@ -526,6 +514,11 @@ async fn mistakes_are_named_with_their_place() {
         ("ORDER BY n MEASURES p AS x, n AS x PATTERN (a b)", "42701", "gives two columns of the name \"x\""),
         ("ORDER BY n AFTER MATCH SKIP TO LAST z PATTERN (a b)", "42704", "which is not in PATTERN"),
         ("ORDER BY n PATTERN (a{3,2})", "22023", "quantifier {3,2} matches nothing"),
+        (
+            "ORDER BY n PATTERN (PERMUTE(a, b, c, d, e, f, g))",
+            "53400",
+            "PERMUTE takes at most 6 elements, not 7",
+        ),
         ("ORDER BY n PATTERN (((a{100}){100}){100})", "53400", "PATTERN is too large"),
     ];
     for (body, code, message) in cases {

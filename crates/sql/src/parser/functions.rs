@@ -24,9 +24,7 @@ impl StatementParser<'_> {
             let argument = self.function_argument()?;
             if !argument.name.is_empty() && arguments.iter().any(|other| other.name == argument.name) {
                 let message = format!("argument \"{}\" is there twice", argument.name);
-                return Err(
-                    SqlError::new(SqlState::InvalidDefinition, message).at(self.position_of(place))
-                );
+                return Err(SqlError::new(SqlState::InvalidDefinition, message).at(self.position_of(place)));
             }
             arguments.push(argument);
         }
@@ -80,7 +78,9 @@ impl StatementParser<'_> {
             }
         }
         let Some(body) = body else {
-            return Err(self.unexpected().with_detail("expected the body: RETURN expression, or AS $$ SELECT expression $$"));
+            return Err(self
+                .unexpected()
+                .with_detail("expected the body: RETURN expression, or AS $$ SELECT expression $$"));
         };
         if name.is_empty() {
             return Err(self.unexpected().at(self.position_of(start)));
@@ -134,7 +134,9 @@ impl StatementParser<'_> {
         let text = match self.tokens.get(place).map(|token| &token.token) {
             Some(Token::DollarQuotedString(body)) => body.value.clone(),
             Some(Token::SingleQuotedString(body)) => body.clone(),
-            _ => return Err(self.unexpected().with_detail("expected the body in quotes or between $$ and $$")),
+            _ => {
+                return Err(self.unexpected().with_detail("expected the body in quotes or between $$ and $$"));
+            }
         };
         self.advance(1);
         let text = text.trim().trim_end_matches(';').trim();

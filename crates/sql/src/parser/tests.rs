@@ -420,10 +420,6 @@ fn refused_by_name() {
             "SELECT * FROM a JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON a.k = b.k",
             "FOR SYSTEM_TIME AS OF is not supported in this version",
         ),
-        (
-            "SELECT * FROM TABLE(SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES))",
-            "SESSION window is not supported in this version",
-        ),
         ("EXPLAIN (FORMAT json) SELECT 1", "EXPLAIN format other than TEXT is not supported"),
     ];
     for (sql, message) in cases {

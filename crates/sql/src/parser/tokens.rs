@@ -1,8 +1,8 @@
 //! From text to tokens: positions, splitting at semicolons, and the small rewrites that let
 //! sqlparser read our dialect.
 //!
-//! Rewrites drop tokens and never invent any, so that every token that is left still says where it
-//! stood in the user's text.
+//! Rewrites drop tokens, and where they put others in their place these stand where the user's stood, so that
+//! every token still says a place in the user's text.
 
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -139,16 +139,19 @@ pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> boo
 }
 
 /// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` into `TUMBLE(t, ts, ...)`, and so for
-/// HOP and CUMULATE.
+/// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`; and the frame
+/// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows.
 ///
 /// # Errors
 ///
-/// SESSION in this spelling, and temporal joins: they come with a later version.
+/// Temporal joins: they come with a later version.
 pub(crate) fn rewrite_query(
     tokens: Vec<TokenWithSpan>,
     positions: &Positions<'_>,
 ) -> Result<Vec<TokenWithSpan>> {
-    let mut dropped = vec![false; tokens.len()];
+    // What stands in a token's place, where that is not itself.
+    let mut instead: Vec<Option<Vec<Token>>> = vec![None; tokens.len()];
+    let drop = || Some(Vec::new());
     let word_at = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
     let token_at = |at: usize, token: Token| tokens.get(at).is_some_and(|found| found.token == token);
 
@@ -163,16 +166,16 @@ pub(crate) fn rewrite_query(
         if word_at(at, "FOR") && word_at(at + 1, "SYSTEM_TIME") {
             return refused("FOR SYSTEM_TIME AS OF");
         }
-        if word_at(at, "SESSION") && token_at(at + 1, Token::LParen) && at > 0 && word_at(at - 1, "FROM") {
-            return refused("SESSION window");
+        if word_at(at, "SESSION") && token_at(at + 1, Token::LParen) {
+            rewrite_session_keys(&tokens, at + 1, &mut instead);
+        }
+        if word_at(at, "SESSION") && word_at(at + 1, "WITH") && word_at(at + 2, "GAP") {
+            rewrite_session_frame(&tokens, at, &mut instead);
         }
         if !(word_at(at, "TABLE") && token_at(at + 1, Token::LParen)) {
             continue;
         }
-        if word_at(at + 2, "SESSION") && token_at(at + 3, Token::LParen) {
-            return refused("SESSION window");
-        }
-        let window = ["TUMBLE", "HOP", "CUMULATE"].iter().any(|name| word_at(at + 2, name));
+        let window = ["TUMBLE", "HOP", "CUMULATE", "SESSION"].iter().any(|name| word_at(at + 2, name));
         if !(window && token_at(at + 3, Token::LParen)) {
             continue;
         }
@@ -180,22 +183,74 @@ pub(crate) fn rewrite_query(
         if !token_at(inner_close + 1, Token::RParen) {
             continue;
         }
-        dropped[at] = true;
-        dropped[at + 1] = true;
-        dropped[inner_close + 1] = true;
+        instead[at] = drop();
+        instead[at + 1] = drop();
+        instead[inner_close + 1] = drop();
         if word_at(at + 4, "TABLE") {
-            dropped[at + 4] = true;
+            instead[at + 4] = drop();
         }
         for inside in at + 4..inner_close {
             if word_at(inside, "DESCRIPTOR") && token_at(inside + 1, Token::LParen) {
                 let Some(close) = closing(&tokens, inside + 1) else { continue };
-                dropped[inside] = true;
-                dropped[inside + 1] = true;
-                dropped[close] = true;
+                instead[inside] = drop();
+                instead[inside + 1] = drop();
+                instead[close] = drop();
             }
         }
     }
-    Ok(tokens.into_iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(token, _)| token).collect())
+    let mut rewritten = Vec::with_capacity(tokens.len());
+    for (token, instead) in tokens.into_iter().zip(instead) {
+        match instead {
+            None => rewritten.push(token),
+            Some(others) => {
+                rewritten
+                    .extend(others.into_iter().map(|other| TokenWithSpan { token: other, span: token.span }));
+            }
+        }
+    }
+    Ok(rewritten)
+}
+
+/// `SESSION(t PARTITION BY a, b, ...`: the keys become arguments after the table.
+fn rewrite_session_keys(tokens: &[TokenWithSpan], open: usize, instead: &mut [Option<Vec<Token>>]) {
+    let Some(close) = closing(tokens, open) else { return };
+    let mut depth = 0usize;
+    for at in open + 1..close {
+        match tokens[at].token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ if depth == 0
+                && is_word(&tokens[at].token, "PARTITION")
+                && is_word(&tokens[at + 1].token, "BY") =>
+            {
+                instead[at] = Some(vec![Token::Comma]);
+                instead[at + 1] = Some(Vec::new());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `SESSION WITH GAP interval)`: as a GROUPS frame of an interval, which has no other meaning.
+fn rewrite_session_frame(tokens: &[TokenWithSpan], at: usize, instead: &mut [Option<Vec<Token>>]) {
+    let mut depth = 0usize;
+    for end in at + 3..tokens.len() {
+        match tokens[end].token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth > 0 => depth -= 1,
+            Token::RParen => {
+                let words = |words: &[&str]| words.iter().map(|word| Token::make_keyword(word)).collect();
+                instead[at] = Some(words(&["GROUPS"]));
+                instead[at + 1] = Some(words(&["BETWEEN"]));
+                instead[at + 2] = Some(Vec::new());
+                let mut tail: Vec<Token> = words(&["PRECEDING", "AND", "UNBOUNDED", "FOLLOWING"]);
+                tail.push(Token::RParen);
+                instead[end] = Some(tail);
+                return;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// True for `SELECT * name`, which sqlparser takes for an alias; most often the name is a misspelt FROM.

@@ -150,9 +150,13 @@ fn is_empty_catalog(factor: &TableFactor) -> bool {
 fn joins_empty(from: &ast::TableWithJoins) -> bool {
     use ast::JoinOperator as J;
     let inner = |join: &ast::Join| {
-        matches!(join.join_operator, J::Join(_) | J::Inner(_) | J::CrossJoin(_)) && is_empty_catalog(&join.relation)
+        matches!(join.join_operator, J::Join(_) | J::Inner(_) | J::CrossJoin(_))
+            && is_empty_catalog(&join.relation)
     };
-    let keeps_left = from.joins.iter().all(|join| !matches!(join.join_operator, J::Right(_) | J::RightOuter(_) | J::FullOuter(_)));
+    let keeps_left = from
+        .joins
+        .iter()
+        .all(|join| !matches!(join.join_operator, J::Right(_) | J::RightOuter(_) | J::FullOuter(_)));
     (is_empty_catalog(&from.relation) && keeps_left) || from.joins.iter().any(inner)
 }
 

@@ -57,7 +57,12 @@ fn note(expr: &Expr, field: &Field, found: &mut Found) {
     {
         found.entry(id.clone()).or_insert_with(|| {
             let metadata = field.metadata().clone();
-            Arc::new(Field::new(id, field.data_type().clone(), true).with_metadata(metadata))
+            // Signatures may ask for other layouts of text; clients and values know one.
+            let data_type = match field.data_type() {
+                DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+                other => other.clone(),
+            };
+            Arc::new(Field::new(id, data_type, true).with_metadata(metadata))
         });
     }
 }
@@ -158,9 +163,12 @@ fn apply(plan: LogicalPlan, found: &Found) -> Result<LogicalPlan> {
         let node = node.map_expressions(|expr| {
             expr.transform_up(|expr| match expr {
                 Expr::Placeholder(Placeholder { id, field }) => match found.get(&id) {
-                    Some(known) if field.as_ref() != Some(known) => Ok(Transformed::yes(
-                        Expr::Placeholder(Placeholder { id, field: Some(Arc::clone(known)) }),
-                    )),
+                    Some(known) if field.as_ref() != Some(known) => {
+                        Ok(Transformed::yes(Expr::Placeholder(Placeholder {
+                            id,
+                            field: Some(Arc::clone(known)),
+                        })))
+                    }
                     _ => Ok(Transformed::no(Expr::Placeholder(Placeholder { id, field }))),
                 },
                 other => Ok(Transformed::no(other)),

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
+use crate::session_tvf::SessionTvf;
 use crate::types::name_of;
 use crate::window_tvf::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
 use crate::{SqlError, SqlState, duration};
@@ -68,15 +69,26 @@ pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
     }
 }
 
+/// [`prepare`] for an expression that stands alone: DEFAULT, CHECK, a generated column.
+pub(super) fn prepare_expr(expr: &mut ast::Expr) -> Result<()> {
+    match VisitMut::visit(expr, &mut Preparation) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
 struct Preparation;
 
 impl VisitorMut for Preparation {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        super::set_returning::rewrite_relation(relation);
         let span = relation.span();
         let refused = match relation {
-            TableFactor::Table { name, args: Some(arguments), .. } if Function::named(name).is_some() => {
+            TableFactor::Table { name, args: Some(arguments), .. }
+                if Function::named(name).is_some() || is_session(name) =>
+            {
                 if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = arguments.args.first_mut()
                     && let Some(name) = relation_name(first)
                 {
@@ -106,8 +118,22 @@ impl VisitorMut for Preparation {
         ControlFlow::Break(located(SqlError::unsupported(format!("{refused} is not supported")), span))
     }
 
-    /// A number with an exponent is a double: as a decimal it could need hundreds of digits.
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+        match super::rewrites::mark_query(query) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    /// A number with an exponent is a double: as a decimal it could need hundreds of digits. Intervals may hold a clock
+    /// time.
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        spell_out_interval(expr);
+        if let ast::Expr::Function(function) = expr
+            && let Err(error) = super::rewrites::mark_window(function)
+        {
+            return ControlFlow::Break(error);
+        }
         if let ast::Expr::Value(value) = expr
             && let ast::Value::Number(digits, _) = &value.value
             && digits.contains(['e', 'E'])
@@ -121,6 +147,7 @@ impl VisitorMut for Preparation {
                 format: None,
             };
         }
+        super::spellings::rewrite(expr);
         ControlFlow::Continue(())
     }
 
@@ -131,7 +158,22 @@ impl VisitorMut for Preparation {
                 return ControlFlow::Break(located(error, join.relation.span()));
             }
         }
+        super::set_returning::rewrite_select(select);
         ControlFlow::Continue(())
+    }
+}
+
+/// `INTERVAL '1 day 02:03:04'` and `'02:03:04'::interval` as DataFusion reads them, which knows words only.
+fn spell_out_interval(expr: &mut ast::Expr) {
+    let value = match expr {
+        ast::Expr::Interval(interval) if interval.leading_field.is_none() => &mut interval.value,
+        ast::Expr::Cast { expr, data_type: ast::DataType::Interval { .. }, .. } => expr,
+        _ => return,
+    };
+    if let ast::Expr::Value(value) = value.as_mut()
+        && let ast::Value::SingleQuotedString(text) = &mut value.value
+    {
+        *text = duration::spelled_out(text);
     }
 }
 
@@ -182,9 +224,77 @@ impl RelationPlanner for WindowRelations {
                 let plan = plan_window(function, arguments.args, span, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
+            TableFactor::Table { name, alias, args: Some(arguments), .. } if is_session(&name) => {
+                let plan = plan_session(arguments.args, span, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+            }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
     }
+}
+
+fn is_session(name: &ObjectName) -> bool {
+    let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return false };
+    ident.value.eq_ignore_ascii_case("session")
+}
+
+const SESSION_USAGE: &str = "SESSION(table [PARTITION BY column, ...], time_column, gap)";
+
+/// `SESSION(t, key, ..., time, gap)`, which is how `SESSION(t PARTITION BY key, ..., time, gap)` comes here.
+fn plan_session(
+    arguments: Vec<FunctionArg>,
+    span: AstSpan,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    let usage = |message: String, span: AstSpan| {
+        let error = SqlError::new(SqlState::SyntaxError, message);
+        located(error.with_hint(format!("write {SESSION_USAGE}")), span)
+    };
+    let mut expressions = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Tuple(keys))) => expressions.extend(keys),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Nested(key))) => expressions.push(*key),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => expressions.push(expr),
+            other => return Err(usage(format!("argument {other} is not understood"), span)),
+        }
+    }
+    let (Some(gap), Some(time)) = (expressions.pop(), expressions.pop()) else {
+        return Err(usage("SESSION needs a table, a time column and a gap".to_string(), span));
+    };
+    if expressions.is_empty() {
+        return Err(usage("SESSION needs a table, a time column and a gap".to_string(), span));
+    }
+    let ast::Expr::Subquery(subquery) = expressions.remove(0) else {
+        return Err(usage("the first argument must be a table, view or subquery".to_string(), span));
+    };
+    let input = context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })?;
+    let mut column = |expr: ast::Expr, what: &str| {
+        let span = expr.span();
+        match context.sql_to_expr(expr, input.schema())? {
+            Expr::Column(column) => Ok((column, span)),
+            _ => Err(usage(format!("{what} of SESSION must be a column"), span)),
+        }
+    };
+    let keys = expressions.into_iter().map(|key| Ok(column(key, "a PARTITION BY key")?.0));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    let (time_column, time_span) = column(time, "the time")?;
+    let gap_span = gap.span();
+    let gap_us = duration::constant_us(&gap).map_err(|error| located(error, gap_span))?;
+    let gap_us = gap_us.filter(|gap| *gap > 0).ok_or_else(|| {
+        let error = SqlError::new(
+            SqlState::InvalidParameterValue,
+            format!("the gap of SESSION must be a positive constant interval, not {gap}"),
+        );
+        located(
+            error.with_hint(format!("write {SESSION_USAGE}, the gap like INTERVAL '5 minutes'")),
+            gap_span,
+        )
+    })?;
+    check_columns(&input, &time_column, "SESSION").map_err(|error| located(error, time_span))?;
+    let bounds = [WINDOW_START, WINDOW_END].map(str::to_string);
+    let node = SessionTvf::try_new(input, keys, time_column, gap_us, bounds)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
 
 fn plan_window(
@@ -230,7 +340,7 @@ fn plan_window(
         // Line 0 stands for a place that the parser did not keep.
         located(error, if place.start.line == 0 { span } else { place })
     })?;
-    check_input(&input, &time_column, kind).map_err(|error| located(error, time_span))?;
+    check_columns(&input, &time_column, kind.name()).map_err(|error| located(error, time_span))?;
     let node = WindowTvf::try_new(input, kind, time_column)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
@@ -263,7 +373,7 @@ fn window_kind(
 }
 
 /// The checks of [`WindowTvf::try_new`], with the words for a user.
-fn check_input(input: &LogicalPlan, time_column: &Column, kind: WindowKind) -> crate::Result<()> {
+fn check_columns(input: &LogicalPlan, time_column: &Column, function: &str) -> crate::Result<()> {
     let schema = input.schema();
     if let Ok(index) = schema.index_of_column(time_column) {
         let data_type = schema.field(index).data_type();
@@ -271,7 +381,7 @@ fn check_input(input: &LogicalPlan, time_column: &Column, kind: WindowKind) -> c
             let message = format!(
                 "time column \"{}\" of {} has type {}, not timestamp",
                 time_column.name,
-                kind.name(),
+                function,
                 name_of(data_type)
             );
             return Err(SqlError::new(SqlState::DatatypeMismatch, message));
@@ -283,12 +393,9 @@ fn check_input(input: &LogicalPlan, time_column: &Column, kind: WindowKind) -> c
     {
         Some(name) => Err(SqlError::new(
             SqlState::DuplicateColumn,
-            format!("the relation in {} has a column \"{name}\" already", kind.name()),
+            format!("the relation in {} has a column \"{name}\" already", function),
         )
-        .with_hint(format!(
-            "rename it: {}((SELECT {name} AS inner_{name}, ... FROM ...), ...)",
-            kind.name()
-        ))),
+        .with_hint(format!("rename it: {}((SELECT {name} AS inner_{name}, ... FROM ...), ...)", function))),
         None => Ok(()),
     }
 }

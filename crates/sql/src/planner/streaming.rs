@@ -42,6 +42,8 @@ use crate::{Result, SqlError};
 /// Functions whose value changes while the rows stay: `now()`, `random()` and the like.
 pub fn optimize_for_streaming(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     check_deterministic(&plan)?;
+    check_scalar_subqueries(&plan)?;
+    check_clock(&plan)?;
     let mut options = state.config_options().as_ref().clone();
     // Subqueries become joins, which the engine maintains, instead of values computed once.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
@@ -50,8 +52,12 @@ pub fn optimize_for_streaming(state: &SessionState, plan: LogicalPlan) -> Result
         .analyzer()
         .execute_and_check(plan, &options, |_, _| {})
         .map_err(|error| from_datafusion(error, ""))?;
+    let analyzed = super::grouping_sets::expand(analyzed).map_err(|error| from_datafusion(error, ""))?;
     let config = OptimizerContext::new_with_config_options(options).without_query_execution_start_time();
-    optimizer().optimize(analyzed, &config, |_, _| {}).map_err(|error| from_datafusion(error, ""))
+    let optimized =
+        optimizer().optimize(analyzed, &config, |_, _| {}).map_err(|error| from_datafusion(error, ""))?;
+    check_clock(&optimized)?;
+    Ok(optimized)
 }
 
 /// In the order of DataFusion's own list.
@@ -87,7 +93,7 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
             expr.apply(|expr| {
                 if let Expr::ScalarFunction(function) = expr
                     && function.func.signature().volatility != Volatility::Immutable
-                    && is_clock_or_random(function.func.name(), function.func.signature().volatility)
+                    && is_random(function.func.name(), function.func.signature().volatility)
                 {
                     found = Some(function.func.name().to_string());
                     return Ok(TreeNodeRecursion::Stop);
@@ -111,7 +117,7 @@ pub(super) fn refuse_clock(expr: &Expr, place: &str) -> Result<()> {
     let mut found = None;
     let visited = expr.apply(|expr| {
         if let Expr::ScalarFunction(function) = expr
-            && is_clock_or_random(function.func.name(), function.func.signature().volatility)
+            && (reads_clock(expr) || is_random(function.func.name(), function.func.signature().volatility))
         {
             found = Some(function.func.name().to_string());
         }
@@ -125,7 +131,60 @@ pub(super) fn refuse_clock(expr: &Expr, place: &str) -> Result<()> {
     }
 }
 
-fn is_clock_or_random(name: &str, volatility: Volatility) -> bool {
-    const CLOCK: [&str; 4] = ["now", "current_date", "current_time", "current_timestamp"];
-    volatility == Volatility::Volatile || CLOCK.contains(&name)
+/// A subquery used as a value becomes a join, which would multiply rows where the value is not one.
+fn check_scalar_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarSubquery(subquery) = expr {
+                    found |= subquery.subquery.max_rows().is_none_or(|rows| rows > 1);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    visited.map_err(|error| from_datafusion(error, ""))?;
+    if !found {
+        return Ok(());
+    }
+    Err(SqlError::unsupported("a subquery used as a value may give more than one row in a materialized view")
+        .with_hint(
+            "make it one row with an aggregate, as in (SELECT max(x) FROM t), or join the table instead",
+        ))
+}
+
+fn is_random(name: &str, volatility: Volatility) -> bool {
+    volatility == Volatility::Volatile || ["current_time", "localtime"].contains(&name)
+}
+
+/// The clock may be read by filters, where the engine makes rows come and go with it, and nowhere else.
+fn check_clock(plan: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        if !matches!(node, LogicalPlan::Filter(_) | LogicalPlan::TableScan(_)) {
+            node.apply_expressions(|expr| {
+                found |= reads_clock(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map_err(|error| from_datafusion(error, ""))?;
+    match found {
+        false => Ok(()),
+        true => Err(SqlError::unsupported("now() in a materialized view is supported in WHERE and HAVING only")
+            .with_hint(
+                "compare there, as in ts > now() - INTERVAL '1 hour', or compute with now() in a SELECT over the view",
+            )),
+    }
+}
+
+/// True when the expression's value changes while time passes.
+pub fn reads_clock(expr: &Expr) -> bool {
+    let is_clock = |expr: &Expr| match expr {
+        Expr::ScalarFunction(function) => ["now", "current_date"].contains(&function.func.name()),
+        _ => false,
+    };
+    expr.exists(|expr| Ok(is_clock(expr))).unwrap_or(false)
 }

@@ -306,6 +306,10 @@ async fn types_in_casts_are_those_of_tables() {
         ("to_timestamp(1)", micros(Some("UTC"))),
         ("now()", micros(Some("UTC"))),
         ("date_trunc('hour', to_timestamp(1))", micros(Some("UTC"))),
+        ("date_bin(INTERVAL '1 minute', to_timestamp(90))", micros(Some("UTC"))),
+        ("date_bin(INTERVAL '1 minute', to_timestamp(90), to_timestamp(30))", micros(Some("UTC"))),
+        ("date_bin('1 minute', TIMESTAMP '2020-01-01 00:00:10')", micros(None)),
+        ("date_bin('1 day', DATE '2020-01-01', TIMESTAMP '2020-01-01 06:00:00')", micros(None)),
         ("'x'::varchar", DataType::Utf8),
     ] {
         let batches = run(&context, &format!("SELECT {expr} AS x")).await.unwrap();
@@ -328,6 +332,17 @@ async fn functions_of_shops_and_clients() {
         ("extract(epoch from to_timestamp(90))", "90.0"),
         ("date_trunc('minute', to_timestamp(90))", "1970-01-01T00:01:00Z"),
         ("date_bin(INTERVAL '1 minute', to_timestamp(90))", "1970-01-01T00:01:00Z"),
+        ("date_bin('15 minutes', TIMESTAMP '2020-02-11 15:44:17', '2001-01-01')", "2020-02-11T15:30:00"),
+        (
+            "date_bin('15 minutes', TIMESTAMP '2020-02-11 15:44:17', '2001-01-01 00:02:30')",
+            "2020-02-11T15:32:30",
+        ),
+        ("date_bin('1 day', TIMESTAMP '1969-12-31 23:00:00')", "1969-12-31T00:00:00"),
+        ("date_bin('1 minute', TIMESTAMP '9999-12-31 23:59:59')", "9999-12-31T23:59:00"),
+        ("date_bin('1 minute', NULL::timestamp)", ""),
+        ("INTERVAL '1 day 02:03:04' = INTERVAL '1 day 2 hours 3 minutes 4 seconds'", "true"),
+        ("'02:03'::interval = INTERVAL '123 minutes'", "true"),
+        ("CAST('-1 day -00:00:01.5' AS INTERVAL) = INTERVAL '-1 days -1.5 seconds'", "true"),
         ("'{\"a\": {\"b\": 1.50}}'::jsonb -> 'a'", "{\"b\": 1.50}"),
         ("'{\"a\": {\"b\": 1.50}}'::jsonb -> 'a' ->> 'b'", "1.50"),
         ("'{\"a\": \"x\\u00e4\"}'::jsonb ->> 'a'", "xä"),
@@ -392,5 +407,75 @@ async fn tables_are_bound() {
     ];
     for (sql, message) in cases {
         assert_eq!(bound(sql).unwrap_err().message, message, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn columns_of_a_result_may_have_one_name() {
+    let context = shop().await;
+    let names = async |sql: &str| {
+        let query = crate::parse_query(sql).unwrap();
+        let bound = bind_output(&context.state(), &query, sql).await;
+        let BoundOutput { plan, names } = bound.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let batches = context.execute_logical_plan(plan).await.unwrap().collect().await;
+        let batches = batches.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let width = names.as_ref().map_or(0, Vec::len);
+        assert!(width == 0 || batches.iter().all(|batch| batch.num_columns() == width), "{sql}");
+        names.map(|names| names.join(","))
+    };
+    for (sql, expected) in [
+        ("SELECT n, n FROM clicks", "n,n"),
+        ("SELECT 1, 1", "Int64(1),Int64(1)"),
+        (
+            "SELECT count(*), count(*), max(n) AS n FROM clicks GROUP BY user_id ORDER BY n",
+            "count(*),count(*),n",
+        ),
+        ("SELECT n, user_id AS n FROM clicks ORDER BY user_id", "n,n"),
+        ("SELECT n AS x, n + 1 AS X FROM clicks", "x,x"),
+        ("SELECT *, * FROM orders", "id,amount,data,id,amount,data"),
+        ("SELECT *, o.* FROM orders AS o ORDER BY id LIMIT 1", "id,amount,data,id,amount,data"),
+        ("SELECT *, 1 AS id FROM orders", "id,amount,data,id"),
+        ("SELECT DISTINCT n, n FROM clicks", "n,n"),
+        ("SELECT n, n FROM clicks UNION ALL SELECT 1, 2", "n,n"),
+        ("WITH c AS (SELECT n FROM clicks) SELECT n, n FROM c WHERE n > 1", "n,n"),
+        ("SELECT rank() OVER (ORDER BY n), rank() OVER (ORDER BY n) FROM clicks LIMIT 1", ""),
+    ] {
+        let found = names(sql).await.unwrap_or_else(|| panic!("{sql} needs other names"));
+        let expected = if expected.is_empty() { found.clone() } else { expected.to_string() };
+        assert_eq!(found, expected, "{sql}");
+        assert!(!found.contains("__output"), "{found}");
+    }
+    for sql in ["SELECT n, user_id FROM clicks", "SELECT a.n, b.n FROM clicks a JOIN clicks b ON a.n = b.n"] {
+        assert_eq!(names(sql).await, None, "{sql}");
+    }
+    // What is wrong for another reason stays so, and what is stored needs its names.
+    let ambiguous = "SELECT n, n FROM clicks a JOIN clicks b ON a.n = b.n";
+    let query = crate::parse_query(ambiguous).unwrap();
+    let error = bind_output(&context.state(), &query, ambiguous).await.err().unwrap();
+    assert_eq!(error.state, SqlState::AmbiguousColumn);
+    assert_eq!(plan(&context, "SELECT n, n FROM clicks").await.unwrap_err().state, SqlState::DuplicateColumn);
+}
+
+#[tokio::test]
+async fn statements_tell_the_types_of_parameters() {
+    use arrow::datatypes::DataType;
+    let context = shop().await;
+    for (sql, expected) in [
+        ("SELECT $1::bigint", Some(DataType::Int64)),
+        ("SELECT CAST($1 AS bigint) + 1 AS a, $1 AS b", Some(DataType::Int64)),
+        ("SELECT $1 AS a, $1::date AS b", Some(DataType::Date32)),
+        ("SELECT n FROM clicks WHERE n = $1", Some(DataType::Int64)),
+        (
+            "SELECT $1::bigint FROM clicks WHERE n IN (SELECT n FROM clicks WHERE n > $1::bigint)",
+            Some(DataType::Int64),
+        ),
+        ("SELECT $1::bigint AS a, $1::text AS b", Some(DataType::Int64)),
+        ("SELECT lower($1)", Some(DataType::Utf8)),
+        ("SELECT n FROM clicks WHERE n = ANY($1)", Some(DataType::new_list(DataType::Int64, true))),
+        ("SELECT n FROM clicks LIMIT $1", Some(DataType::Int64)),
+        ("SELECT $1", None),
+    ] {
+        let types = plan(&context, sql).await.unwrap().get_parameter_types().unwrap();
+        assert_eq!(types["$1"], expected, "{sql}");
     }
 }

@@ -10,10 +10,14 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use dataflow::{Error, Result, StepContext};
 
+use super::bits::Bits;
 use super::collect::Collect;
 use super::distinct::Distinct;
 use super::extreme;
+use super::moments::Moments;
 use super::number::{self, Bools, FloatSum, WholeSum};
+use super::ordered::Ordered;
+use super::sketches::{DistinctEstimate, PercentileEstimate};
 use super::{AggregateCall, AggregateFunction};
 
 /// The states of one call, for all groups.
@@ -127,6 +131,7 @@ pub fn accumulator(
     let wanted = match call.function {
         Count => arguments.len(),
         StringAgg => 2,
+        Statistic(statistic) => statistic.arguments(),
         _ => 1,
     };
     if arguments.len() != wanted {
@@ -134,7 +139,18 @@ pub fn accumulator(
         return Err(Error::Operator(format!("aggregate \"{name}\" takes {wanted} arguments, not {given}")));
     }
     // Duplicates can't change the smallest, the largest, or whether any or all are true.
-    let distinct = call.distinct && !matches!(call.function, Min | Max | BoolAnd | BoolOr);
+    let indifferent = matches!(
+        call.function,
+        Min | Max
+            | BoolAnd
+            | BoolOr
+            | BitAnd
+            | BitOr
+            | FirstValue { .. }
+            | LastValue { .. }
+            | ApproxCountDistinct
+    );
+    let distinct = call.distinct && !indifferent;
     if distinct {
         let inner = match call.function {
             Count => None,
@@ -159,6 +175,19 @@ pub fn accumulator(
         }
         BoolAnd | BoolOr => Err(unsupported(call, &arguments[0])),
         StringAgg | ArrayAgg => Ok(Box::new(Collect::new(call, input)?)),
+        BitAnd | BitOr | BitXor => Ok(Box::new(Bits::new(call, input)?)),
+        FirstValue { .. } | LastValue { .. } | PercentileCont(_) | PercentileDisc(_) | Mode => {
+            Ok(Box::new(Ordered::new(call, input, expect.append_only)?))
+        }
+        Statistic(statistic) => Ok(Box::new(Moments::new(call, statistic, input)?)),
+        ApproxCountDistinct if expect.append_only => Ok(Box::new(DistinctEstimate::new(call, input)?)),
+        ApproxCountDistinct => {
+            let exact = AggregateCall { function: Count, distinct: true, ..call.clone() };
+            Ok(Box::new(Distinct::new(&exact, input, None, expect)?))
+        }
+        ApproxPercentile(fraction, accuracy) => {
+            Ok(Box::new(PercentileEstimate::new(call, (fraction, accuracy), input)?))
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Distinct {
         let keeps_nulls = call.function == AggregateFunction::ArrayAgg;
         let columns_not_null = match call.function {
             AggregateFunction::ArrayAgg => 0,
-            AggregateFunction::Count => call.arguments.len(),
+            AggregateFunction::Count | AggregateFunction::Statistic(_) => call.arguments.len(),
             _ => 1,
         };
         let codes = match types.as_slice() {

@@ -67,6 +67,31 @@ impl ExactFloatSum {
         }
     }
 
+    /// Adds the product `a * b`, `weight` times, without rounding it (unless it is smaller than doubles reach).
+    pub fn add_product(&mut self, a: f64, b: f64, weight: i64) {
+        let high = a * b;
+        self.add(high, weight);
+        if high.is_finite() {
+            self.add(a.mul_add(b, -high), weight);
+        }
+    }
+
+    /// Doubles that add up to the exact total, the largest first; one that is not finite stands for all.
+    pub fn parts(&self) -> Vec<f64> {
+        let (mut rest, mut parts) = (self.clone(), Vec::new());
+        loop {
+            let part = rest.value();
+            if part == 0.0 {
+                return parts;
+            }
+            parts.push(part);
+            if !part.is_finite() {
+                return parts;
+            }
+            rest.add(-part, 1);
+        }
+    }
+
     /// Adds all that `other` holds, or takes it away for `sign` -1.
     pub fn merge(&mut self, other: &ExactFloatSum, sign: i64) {
         self.add_limb(other.limb_number, other.limb * i128::from(sign));

@@ -73,11 +73,11 @@ impl Accumulator for Count {
 
 /// A sum of whole numbers in 192 bits, and how many were added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct WholeState {
+pub struct WholeState {
     // The sum is `high * 2^128 + low`.
     low: u128,
     high: i64,
-    count: i64,
+    pub count: i64,
 }
 
 impl WholeState {
@@ -89,7 +89,7 @@ impl WholeState {
     }
 
     #[inline]
-    fn add_weighted(&mut self, value: i128, weight: i64) {
+    pub fn add_weighted(&mut self, value: i128, weight: i64) {
         self.count += weight;
         match value.checked_mul(i128::from(weight)) {
             Some(product) => self.add(product),
@@ -124,7 +124,7 @@ impl WholeState {
 
 /// What a sum becomes in the end.
 #[derive(Clone, Copy, Debug)]
-enum WholeResult {
+pub enum WholeResult {
     Int64,
     UInt64,
     Decimal {
@@ -140,6 +140,61 @@ enum WholeResult {
     },
 }
 
+impl WholeResult {
+    /// # Errors
+    /// If the argument's and result's types do not go together.
+    pub fn of(call: &AggregateCall, argument: &DataType) -> Result<WholeResult> {
+        use DataType::*;
+        let average = call.function == AggregateFunction::Avg;
+        let integer = argument.is_integer();
+        match (average, argument, call.output.data_type()) {
+            (false, _, Int64) if integer => Ok(WholeResult::Int64),
+            (false, _, UInt64) if integer => Ok(WholeResult::UInt64),
+            (false, Decimal128(_, from), Decimal128(precision, scale)) if from == scale => {
+                Ok(WholeResult::Decimal { precision: *precision, scale: *scale })
+            }
+            (true, _, Float64) if integer => Ok(WholeResult::AverageFloat),
+            (true, Decimal128(_, from), Decimal128(precision, scale)) if scale >= from => {
+                let factor = 10i128.pow((*scale - *from) as u32);
+                Ok(WholeResult::AverageDecimal { precision: *precision, scale: *scale, factor })
+            }
+            _ => Err(unsupported(call, argument)),
+        }
+    }
+
+    /// The result as a whole number or unscaled decimal; `None` when it does not fit its type.
+    ///
+    /// # Panics
+    /// If the result is a float, or the state has no values.
+    pub fn whole(self, state: &WholeState) -> Option<i128> {
+        let fits = |precision: u8| {
+            let limit = 10i128.pow(u32::from(precision));
+            move |value: &i128| -limit < *value && *value < limit
+        };
+        match self {
+            WholeResult::Int64 => state.sum().filter(|sum| i64::try_from(*sum).is_ok()),
+            WholeResult::UInt64 => state.sum().filter(|sum| u64::try_from(*sum).is_ok()),
+            WholeResult::Decimal { precision, .. } => state.sum().filter(fits(precision)),
+            WholeResult::AverageDecimal { precision, factor, .. } => {
+                let average = match state.sum().and_then(|sum| sum.checked_mul(factor)) {
+                    Some(scaled) => scaled / i128::from(state.count),
+                    None => {
+                        let scaled = state.wide_sum().checked_mul(i256::from_i128(factor))?;
+                        scaled.checked_div(i256::from_i128(i128::from(state.count)))?.to_i128()?
+                    }
+                };
+                Some(average).filter(fits(precision))
+            }
+            WholeResult::AverageFloat => unreachable!("an average of integers is a float"),
+        }
+    }
+
+    /// An average of integers.
+    pub fn average(state: &WholeState) -> Option<f64> {
+        Some(state.sum()? as f64 / state.count as f64)
+    }
+}
+
 /// sum and avg of integers and decimals.
 pub struct WholeSum {
     name: String,
@@ -152,22 +207,7 @@ impl WholeSum {
     /// # Errors
     /// If the argument's and result's types do not go together.
     pub fn new(call: &AggregateCall, argument: &DataType) -> Result<WholeSum> {
-        use DataType::*;
-        let average = call.function == AggregateFunction::Avg;
-        let integer = argument.is_integer();
-        let result = match (average, argument, call.output.data_type()) {
-            (false, _, Int64) if integer => WholeResult::Int64,
-            (false, _, UInt64) if integer => WholeResult::UInt64,
-            (false, Decimal128(_, from), Decimal128(precision, scale)) if from == scale => {
-                WholeResult::Decimal { precision: *precision, scale: *scale }
-            }
-            (true, _, Float64) if integer => WholeResult::AverageFloat,
-            (true, Decimal128(_, from), Decimal128(precision, scale)) if scale >= from => {
-                let factor = 10i128.pow((*scale - *from) as u32);
-                WholeResult::AverageDecimal { precision: *precision, scale: *scale, factor }
-            }
-            _ => return Err(unsupported(call, argument)),
-        };
+        let result = WholeResult::of(call, argument)?;
         Ok(WholeSum {
             name: call.output.name().clone(),
             argument: argument.clone(),
@@ -201,10 +241,8 @@ impl WholeSum {
         slots: &[u32],
         (precision, scale): (u8, i8),
         ctx: &mut StepContext,
-        value: impl Fn(&WholeState) -> Option<i128>,
     ) -> Result<ArrayRef> {
-        let limit = 10i128.pow(u32::from(precision));
-        let values = self.fitted(slots, ctx, |state| value(state).filter(|v| -limit < *v && *v < limit));
+        let values = self.fitted(slots, ctx, |state| self.result.whole(state));
         let array = Decimal128Array::from_iter(values);
         Ok(Arc::new(array.with_precision_and_scale(precision, scale)?))
     }
@@ -270,30 +308,20 @@ impl Accumulator for WholeSum {
     fn evaluate(&self, slots: &[u32], ctx: &mut StepContext) -> Result<ArrayRef> {
         match self.result {
             WholeResult::Int64 => {
-                let values =
-                    self.fitted(slots, ctx, |state| state.sum().and_then(|sum| i64::try_from(sum).ok()));
+                let values = self.fitted(slots, ctx, |state| self.result.whole(state).map(|sum| sum as i64));
                 Ok(Arc::new(Int64Array::from(values)))
             }
             WholeResult::UInt64 => {
-                let values =
-                    self.fitted(slots, ctx, |state| state.sum().and_then(|sum| u64::try_from(sum).ok()));
+                let values = self.fitted(slots, ctx, |state| self.result.whole(state).map(|sum| sum as u64));
                 Ok(Arc::new(UInt64Array::from(values)))
             }
             WholeResult::AverageFloat => {
-                let values = self.fitted(slots, ctx, |state| Some(state.sum()? as f64 / state.count as f64));
+                let values = self.fitted(slots, ctx, WholeResult::average);
                 Ok(Arc::new(Float64Array::from(values)))
             }
-            WholeResult::Decimal { precision, scale } => {
-                self.decimals(slots, (precision, scale), ctx, WholeState::sum)
-            }
-            WholeResult::AverageDecimal { precision, scale, factor } => {
-                self.decimals(slots, (precision, scale), ctx, |state| {
-                    if let Some(scaled) = state.sum().and_then(|sum| sum.checked_mul(factor)) {
-                        return Some(scaled / i128::from(state.count));
-                    }
-                    let scaled = state.wide_sum().checked_mul(i256::from_i128(factor))?;
-                    scaled.checked_div(i256::from_i128(i128::from(state.count)))?.to_i128()
-                })
+            WholeResult::Decimal { precision, scale }
+            | WholeResult::AverageDecimal { precision, scale, .. } => {
+                self.decimals(slots, (precision, scale), ctx)
             }
         }
     }

@@ -26,7 +26,10 @@ fn the_client_decides_the_type_and_the_statement_where_it_does_not() {
     assert_eq!(parameter_type(705, &needs(DataType::Null)).unwrap(), Type::TEXT);
     assert_eq!(parameter_type(20, &needs(DataType::Int32)).unwrap(), Type::INT8);
     assert_eq!(parameter_type(600, &needs(DataType::Utf8)).unwrap_err().code, code::FEATURE_NOT_SUPPORTED);
-    assert_eq!(parameter_type(4_000_000, &needs(DataType::Utf8)).unwrap_err().code, code::FEATURE_NOT_SUPPORTED);
+    assert_eq!(
+        parameter_type(4_000_000, &needs(DataType::Utf8)).unwrap_err().code,
+        code::FEATURE_NOT_SUPPORTED
+    );
 }
 
 #[test]
