@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Benchmarks beside Apache Flink, on this machine, in one run, pair by pair.
 
-    bench/run.py [--work bench/work] [--peers ../shared/peers] [--flink-rows-w2 1000000] [--flink-formats csv,json] [--only files,flink,ingest]
+    bench/run.py [--only files,flink,ingest,durable,nexmark] [--work bench/work] [--peers ../shared/peers]
+                 [--views w1,w2,...] [--rows N] [--flink-rows-slow 1000000] [--flink-formats csv,json]
+                 [--queries q0,q1,...] [--events 10000000] [--flink-events-slow N]
 
-Needs what setup prepares (see bench/README.md): the scaled Taobao file and Flink. Writes bench/results/latest.json and a
-table. Where Flink is not set up or fails, the line says so.
+Needs what setup prepares (see bench/README.md): the scaled Taobao file, Nexmark's events and Flink. Writes
+bench/results/latest.json (or what --results names) and bench/results/latest.md, a table with every workload and query,
+those that fail, too. Where Flink is not set up or fails, the line says so.
 """
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +25,16 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VIEWS = ["w1", "w2", "w3", "w5", "w8"]
+VIEWS = ["w1", "w2", "w3", "w4", "w5", "w6a", "w6b", "w7", "w8"]
+# Also measured together; Flink runs them as one statement set.
+TOGETHER = ["w1", "w2", "w3", "w5", "w8"]
+# Those take Flink minutes per million rows.
+SLOW_VIEWS = {"w2", "w6b"}
+QUERIES = [f"q{n}" for n in range(23)]
+# Flink's OVER windows take no updates, which q6 gives them.
+NOT_IN_FLINK = {"q6": "Flink refuses q6: its OVER windows take no updates"}
+# Joins and rankings whose state Flink keeps on the heap grow until it stops; fewer events for them if it needs it.
+SLOW_QUERIES = {"q5", "q15", "q16", "q20"}
 # Our name of a format -> Flink's.
 FLINK_FORMATS = {"csv": "csv", "ndjson": "json"}
 
@@ -30,47 +43,220 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "bench" / "work")
     parser.add_argument("--peers", type=Path, default=ROOT.parent / "shared" / "peers")
-    parser.add_argument("--flink-rows-w2", type=int, default=1_000_000, help="W2 and all five take Flink minutes per million rows")
-    parser.add_argument("--only", default="files,flink,ingest")
+    parser.add_argument("--only", default="files,flink,ingest,durable,nexmark", help="parts of: files, flink, ingest, durable, nexmark")
+    parser.add_argument("--views", default=",".join(VIEWS))
+    parser.add_argument("--rows", type=int, default=0, help="rows of the Taobao file that are read; 0: all 19,854,000")
+    parser.add_argument("--flink-rows-slow", type=int, default=1_000_000, help="rows for Flink's W2, W6b and all five at once")
     parser.add_argument("--flink-formats", default="csv,json", help="formats that Flink is run on")
+    parser.add_argument("--durable-rows", type=int, default=4_000_000)
+    parser.add_argument("--queries", default=",".join(QUERIES), help="Nexmark's")
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--flink-events-slow", type=int, default=0, help="events for Flink's q5, q15, q16 and q20; 0: as many as for the others")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds after which a run is given up")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target" / "debug" / "shopstream")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results" / "latest.json")
     arguments = parser.parse_args()
-    binary = ROOT / "target" / "debug" / "shopstream"
-    csv = arguments.work / "ub20m" / "csv1" / "all.csv"
-    ndjson = arguments.work / "ub20m" / "json1" / "all.ndjson"
-    if not csv.exists():
-        sys.exit(f"{csv} is missing. Prepare it: bench/setup.sh (needs ../shared/peers, python3.11 and a JDK 17)")
     only = arguments.only.split(",")
     results = []
+
+    def keep(result):
+        results.append(result)
+        show(result)
+        write(arguments.results, results)
+
     if "files" in only:
-        for views in VIEWS + [",".join(VIEWS)]:
-            for form, path in (("csv", csv), ("ndjson", ndjson)):
-                ours = shopstream_files(binary, views, form, path)
-                wanted = "flink" in only and FLINK_FORMATS[form] in arguments.flink_formats.split(",")
-                flink = flink_files(arguments, views, form) if wanted else None
-                results.append({"views": views, "format": form, "shopstream": ours, "flink": flink})
-                show(results[-1])
+        files(arguments, "flink" in only, keep)
+    if "durable" in only:
+        for view in arguments.views.split(","):
+            keep({"durable": view} | durable(arguments, view))
     if "ingest" in only:
-        results.append({"ingest": ingest(binary, ndjson)})
-        print(json.dumps(results[-1], indent=1))
-    folder = ROOT / "bench" / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "latest.json").write_text(json.dumps(results, indent=1) + "\n")
+        keep({"ingest": ingest(arguments.binary, taobao(arguments, "ndjson"))})
+    if "nexmark" in only:
+        for query in arguments.queries.split(","):
+            keep(nexmark(arguments, query, "flink" in only))
+
+
+def taobao(arguments, form, rows=None):
+    """The scaled Taobao file, or its first rows."""
+    name = {"csv": "csv1/all.csv", "ndjson": "json1/all.ndjson"}[form]
+    path = arguments.work / "ub20m" / name
+    if not path.exists():
+        sys.exit(f"{path} is missing. Prepare it: bench/setup.sh (needs ../shared/peers, python3.11 and a JDK 17)")
+    rows = rows or arguments.rows
+    return first_lines(path, arguments.work / f"{path.stem}-{rows}{path.suffix}", rows) if rows else path
+
+
+def first_lines(source, target, rows):
+    if not target.exists():
+        with source.open("rb") as read, target.open("wb") as write_to:
+            for _, line in zip(range(rows), read):
+                write_to.write(line)
+    return target
+
+
+def files(arguments, with_flink, keep):
+    views = arguments.views.split(",")
+    together = [",".join(TOGETHER)] if set(TOGETHER) <= set(views) else []
+    for view in views + together:
+        for form in ("csv", "ndjson"):
+            ours = bench(arguments, "files", "--views", view, "--format", form, taobao(arguments, form))
+            wanted = with_flink and FLINK_FORMATS[form] in arguments.flink_formats.split(",")
+            flink = flink_files(arguments, view, form) if wanted else None
+            keep({"views": view, "format": form, "shopstream": ours, "flink": flink})
+
+
+def bench(arguments, *scenario):
+    """A scenario of our own; its figures, or why there are none."""
+    try:
+        done = subprocess.run([arguments.binary, "bench", *scenario], capture_output=True, text=True, timeout=arguments.timeout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {arguments.timeout} s"}
+    if done.returncode != 0:
+        return {"error": (done.stderr or done.stdout).strip()[-2000:] or f"exit code {done.returncode}"}
+    return json.loads(done.stdout)
+
+
+def nexmark(arguments, query, with_flink):
+    """One query over events made in the process, then over files beside Flink."""
+    made = bench(arguments, "nexmark", "--query", query, "--events", str(arguments.events))
+    folder = arguments.work / f"nexmark-{arguments.events}"
+    result = {"nexmark": query, "generator": made, "shopstream": None, "flink": None}
+    if not generate_nexmark(arguments, folder, arguments.events):
+        result["shopstream"] = {"error": "no files of events: bench/setup.sh makes what generates them"}
+        return result
+    if query == "q12":
+        result["shopstream"] = {"error": "q12 counts by the time of arrival, which files don't have: see the generator"}
+    else:
+        result["shopstream"] = bench(arguments, "nexmark", "--query", query, "--files", folder, "--events", str(arguments.events))
+    if with_flink:
+        result["flink"] = flink_nexmark(arguments, query)
+    return result
+
+
+def generate_nexmark(arguments, folder, events):
+    python = arguments.work / "batch" / "bin" / "python"
+    if not folder.exists():
+        if not python.exists():
+            return False
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        subprocess.run([python, arguments.peers / "gen_nexmark.py", part, "--events", str(events)], check=True, stdout=subprocess.DEVNULL)
+        (part / "side_input").mkdir()
+        (part / "side_input" / "side_input.csv").write_text("".join(f"{n},value {n}\n" for n in range(10_000)))
+        part.rename(folder)
+    return True
+
+
+def flink_nexmark(arguments, query):
+    if query in NOT_IN_FLINK:
+        return {"error": NOT_IN_FLINK[query]}
+    environment = flink_environment(arguments)
+    if environment is None:
+        return {"error": "Flink is not set up: bench/setup.sh"}
+    events = arguments.events
+    if query in SLOW_QUERIES and arguments.flink_events_slow:
+        events = arguments.flink_events_slow
+    folder = arguments.work / f"nexmark-{events}"
+    if not generate_nexmark(arguments, folder, events):
+        return {"error": "no files of events"}
+    path = arguments.peers / "flink" / "nexmark" / f"{query}.sql"
+    if not path.exists():
+        path = ROOT / "bench" / "nexmark" / "flink" / f"{query}.sql"
+    environment |= {"UB_PATH": str(folder), "SOURCE": str(arguments.peers / "flink" / "nexmark" / "source.sql")}
+    figures = run_flink(arguments, path, environment, events)
+    if "rows_per_second" in figures:
+        figures["events_per_second"] = figures["rows_per_second"]
+    return figures
+
+
+def write(path, results):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(results))
+
+
+def table(results):
+    """Every workload and query with what was measured, as Markdown."""
+    head = "| | thousand rows/s | CPU s | MB | Flink: thousand rows/s | CPU s | MB | times Flink | memory of Flink's |\n"
+    head += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    lines, ratios = [], []
+    for result in results:
+        if "nexmark" in result:
+            lines.append(row(f"{result['nexmark']} generator", result["generator"], None)[0])
+            line, ratio = row(f"{result['nexmark']} files", result["shopstream"], result["flink"])
+            lines.append(line)
+            ratios += [ratio] if ratio else []
+        elif "views" in result:
+            lines.append(row(f"{result['views']} {result['format']}", result["shopstream"], result["flink"])[0])
+        elif "durable" in result:
+            figures = result if "error" in result else result["throughput"] | {"peak_memory_mb": result["peak_memory_mb"]}
+            lines.append(row(f"{result['durable']} through the log", figures, None)[0])
+    text = head + "".join(lines)
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        text += f"\nNexmark from files: {len(ratios)} queries beside Flink, geometric mean {mean:.1f} times its events per second, least {min(ratios):.1f} times.\n"
+    errors = [(label, side["error"].strip().removeprefix("error: ")) for label, side in sides(results) if "error" in side]
+    if errors:
+        text += "\nWithout a figure:\n\n" + "".join(f"- {label}: {error.splitlines()[0]}\n" for label, error in errors)
+    return text
+
+
+def sides(results):
+    for result in results:
+        name = result.get("nexmark") or result.get("views") or result.get("durable") or "ingest"
+        for side in ("generator", "shopstream", "flink"):
+            if isinstance(result.get(side), dict):
+                yield f"{name} {side}", result[side]
+        if "error" in result:
+            yield f"{name} through the log", result
+
+
+def row(label, ours, flink):
+    """A line of the table and, when both have a figure, how many times Flink's ours is."""
+    def cells(figures):
+        if not figures or speed(figures) is None:
+            return ["-"] * 3
+        cpu = figures.get("cpu_seconds")
+        return [f"{speed(figures)/1e3:,.{0 if speed(figures) >= 1e5 else 1}f}", "-" if cpu is None else f"{cpu:.1f}", f"{figures['peak_memory_mb']:.0f}"]
+
+    ratio, memory = None, "-"
+    if ours and flink and speed(ours) and speed(flink):
+        ratio = speed(ours) / speed(flink)
+        memory = f"{100 * ours['peak_memory_mb'] / flink['peak_memory_mb']:.0f} %"
+    line = [label, *cells(ours), *cells(flink), f"{ratio:.1f}" if ratio else "-", memory]
+    return "| " + " | ".join(line) + " |\n", ratio
+
+
+def speed(figures):
+    return figures.get("events_per_second") or figures.get("rows_per_second")
 
 
 def show(result):
-    ours, flink = result["shopstream"], result["flink"]
-    line = f"{result['views']:16} {result['format']:7} {ours['rows_per_second']/1e3:9.0f}k rows/s {ours['cpu_seconds']:6.1f} CPU s {ours['peak_memory_mb']:6.0f} MB"
-    if flink and flink.get("rows_per_second"):
-        line += f"   Flink {flink['rows_per_second']/1e3:7.0f}k rows/s {flink['cpu_seconds']:6.1f} CPU s {flink['peak_memory_mb']:6.0f} MB on {flink['rows']/1e6:.1f} M rows"
-        line += f"   x{ours['rows_per_second']/flink['rows_per_second']:.1f}"
-    elif flink:
-        line += f"   Flink gave no figure: {flink['error'].strip().splitlines()[0]}"
+    if "ingest" in result:
+        print(json.dumps(result, indent=1))
+        return
+    if "durable" in result:
+        figures = result.get("throughput", {})
+        said = result.get("error", "").strip().splitlines()[:1] or [
+            f"{figures['acknowledged_rows_per_second']/1e3:9.0f}k rows/s acknowledged {figures['rows_per_second']/1e3:7.0f}k visible {result['peak_memory_mb']:6.0f} MB"]
+        print(f"{result['durable']:16} durable {said[0]}", flush=True)
+        return
+    if "nexmark" in result:
+        print(f"{result['nexmark']:16} made    {told(result['generator'])}", flush=True)
+        line = f"{result['nexmark']:16} files   {told(result['shopstream'])}"
+    else:
+        line = f"{result['views']:16} {result['format']:7} {told(result['shopstream'])}"
+    if result["flink"]:
+        line += f"   Flink {told(result['flink'])}"
+        if speed(result["shopstream"]) and speed(result["flink"]):
+            line += f" on {result['flink']['rows']/1e6:.1f} M rows   x{speed(result['shopstream'])/speed(result['flink']):.1f}"
     print(line, flush=True)
 
 
-def shopstream_files(binary, views, form, path):
-    done = subprocess.run([binary, "bench", "files", "--views", views, "--format", form, path], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def told(figures):
+    if "error" in figures:
+        return "no figure: " + figures["error"].strip().splitlines()[0]
+    return f"{speed(figures)/1e3:9.0f}k rows/s {figures['cpu_seconds']:6.1f} CPU s {figures['peak_memory_mb']:6.0f} MB"
 
 
 def flink_environment(arguments):
@@ -82,21 +268,30 @@ def flink_environment(arguments):
 
 
 def flink_files(arguments, views, form):
-    """One run of Flink over the same rows; W2 and all five over fewer, because they take it minutes per million."""
+    """One run of Flink over the same rows; some over fewer, because they take it minutes per million."""
     environment = flink_environment(arguments)
     if environment is None:
         return {"error": "Flink is not set up: bench/setup.sh"}
-    slow = "w2" in views
-    rows = arguments.flink_rows_w2 if slow else 19_854_000
+    slow = bool(SLOW_VIEWS & set(views.split(",")))
+    rows = arguments.rows or 19_854_000
     source = arguments.work / "ub20m" / f"{FLINK_FORMATS[form]}2"
-    if slow:
+    if slow and rows > arguments.flink_rows_slow:
+        rows = arguments.flink_rows_slow
+    if rows < 19_854_000:
         source = head(arguments.work, source, rows)
     with tempfile.TemporaryDirectory() as folder:
         query = Path(folder) / "q.sql"
         query.write_text(flink_sql(arguments.peers, views.split(",")))
         environment |= {"UB_PATH": str(source), "UB_FORMAT": FLINK_FORMATS[form]}
-        command = ["/usr/bin/time", "-v", arguments.peers / "flink" / "run.sh", "blackhole", query, "pipeline.object-reuse=true"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+        return run_flink(arguments, query, environment, rows)
+
+
+def run_flink(arguments, query, environment, rows):
+    command = ["/usr/bin/time", "-v", arguments.peers / "flink" / "run.sh", "blackhole", query, "pipeline.object-reuse=true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=arguments.timeout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {arguments.timeout} s"}
     text = done.stdout + done.stderr
     seconds = re.findall(r"job_s ([0-9.]+)", text)
     if done.returncode != 0 or not seconds:
@@ -137,8 +332,8 @@ def head(work, source, rows):
 
 
 @contextlib.contextmanager
-def server(binary):
-    """A fresh server with the whole pack; gives its process and address."""
+def server(binary, pack=True):
+    """A fresh server, with the whole pack or with nothing; gives its process, its address and psql's."""
     folder = tempfile.mkdtemp(prefix="shopstream-bench-")
     ports = []
     for _ in range(2):
@@ -146,17 +341,36 @@ def server(binary):
             s.bind(("127.0.0.1", 0))
             ports.append(s.getsockname()[1])
     process = subprocess.Popen(
-        [binary, "serve", "--data-dir", folder, "--pack", ROOT / "packs" / "commerce", "--log", "warn",
-         "--http", f"127.0.0.1:{ports[0]}", "--pg", f"127.0.0.1:{ports[1]}"], stdout=subprocess.PIPE, text=True)
+        [binary, "serve", "--data-dir", folder, "--log", "warn", "--http", f"127.0.0.1:{ports[0]}", "--pg", f"127.0.0.1:{ports[1]}",
+         *(["--pack", ROOT / "packs" / "commerce"] if pack else [])], stdout=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
             if "psql" in line:
                 break
-        yield process, f"http://127.0.0.1:{ports[0]}"
+        yield process, f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def durable(arguments, view):
+    """HTTP NDJSON into the durable log of a server that keeps one view, client and server on this machine.
+
+    One connection, so that rows come in the file's order and none is late."""
+    rows = str(min(arguments.durable_rows, arguments.rows or arguments.durable_rows))
+    done = subprocess.run([arguments.binary, "bench", "statements", view], capture_output=True, text=True)
+    if done.returncode != 0:
+        return {"error": done.stderr.strip()}
+    with server(arguments.binary, pack=False) as (process, url, pg):
+        made = subprocess.run([arguments.binary, "sql", "--server", pg, "-c", done.stdout], capture_output=True, text=True)
+        if made.returncode != 0:
+            return {"error": made.stderr.strip()}
+        throughput = bench(
+            arguments, "ingest", "--server", url, "--table", "ub", "--rows", rows, "--batch", "20000", "--connections", "1", taobao(arguments, "ndjson"))
+        if "error" in throughput:
+            return throughput
+        return {"throughput": throughput, "peak_memory_mb": memory(process.pid, "VmHWM")}
 
 
 def ingest(binary, ndjson):
@@ -165,12 +379,12 @@ def ingest(binary, ndjson):
         command = [binary, "bench", *arguments, "--server", url, ndjson]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    with server(binary) as (process, url):
+    with server(binary) as (process, url, _):
         idle = memory(process.pid)
         throughput = run(url, "ingest", "--rows", "6000000", "--batch", "5000")
         peak = memory(process.pid, "VmHWM")
     # A fresh server, so that the rows are not late.
-    with server(binary) as (_, url):
+    with server(binary) as (_, url, _):
         latency = run(url, "latency", "--rate", "20000", "--seconds", "20")
     return {"idle_memory_mb": idle, "peak_memory_mb": peak, "throughput": throughput, "latency": latency}
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order: time ([`Tick`], [`Watermark`]), change ([`ZSet`]), identity of rows
 //! ([`KeyTable`]), the operator contract ([`Operator`]), rows on their way in
-//! ([`DecodedRows`]), and the picture notation for tests ([`picture`]).
+//! ([`DecodedRows`]) and where they come from ([`Source`]), and the picture notation for tests ([`picture`]).
 //!
 //! The algebra is that of DBSP (Budiu et al., VLDB 2023): a change is a Z-set, an operator
 //! maps changes of its inputs to the change of its output.
@@ -12,6 +12,7 @@ pub mod input;
 pub mod keys;
 pub mod operator;
 pub mod picture;
+pub mod source;
 pub mod time;
 pub mod zset;
 
@@ -19,5 +20,6 @@ pub use error::{Error, Result};
 pub use input::{DecodedRows, RejectReason, RejectedRow};
 pub use keys::{KeyTable, RandomState, random_state};
 pub use operator::{Operator, StateSize, StepContext};
+pub use source::{Connectors, Poll, Source, SourceError, SourceRows, SourceSpec};
 pub use time::{Tick, Watermark};
 pub use zset::ZSet;

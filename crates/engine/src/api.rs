@@ -116,6 +116,8 @@ pub struct Status {
     pub last_tick_duration: Duration,
     pub tables: BTreeMap<String, TableStatus>,
     pub views: BTreeMap<String, ViewStatus>,
+    /// Connectors, by the table or source that they fill.
+    pub sources: BTreeMap<String, SourceStatus>,
     pub rejected_rows: u64,
     pub late_rows: u64,
     pub fsyncs: u64,
@@ -145,6 +147,41 @@ pub struct ViewStatus {
     pub suspended: Option<String>,
     pub watermark_us: Option<i64>,
     pub busy: Duration,
+}
+
+/// What a connector is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceStatus {
+    pub connector: String,
+    pub state: SourceState,
+    /// Rows accepted since the server started.
+    pub rows: u64,
+    /// Where it would go on: the position of the last durable rows.
+    pub position: Option<String>,
+    /// The last error; it stays to be read when the source runs again.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    Running,
+    /// A bounded source was read to its end.
+    Finished,
+    /// Tried again after a pause.
+    Retrying,
+    /// Needs a person: the definition or what it points to is wrong.
+    Failed,
+}
+
+impl SourceState {
+    pub fn word(self) -> &'static str {
+        match self {
+            SourceState::Running => "running",
+            SourceState::Finished => "finished",
+            SourceState::Retrying => "retrying",
+            SourceState::Failed => "failed",
+        }
+    }
 }
 
 /// A relation as REST and SSE need it.

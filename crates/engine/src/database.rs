@@ -4,6 +4,8 @@
 //!  ingest, sessions --> writer thread (log) --> driver thread (engine) --> published --> snapshots, subscriptions
 //! ```
 
+mod connectors;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,11 +40,12 @@ use crate::record::{
     Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
 };
 use crate::session::Session;
+use crate::sources::Sources;
 use crate::system::{self, rejected_part};
 use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Work, Writer, tick_after};
 
 /// Rows that may wait between the log and the views; producers are slowed down beyond.
-const BACKLOG_ROWS_MAX: u64 = 4_000_000;
+pub(crate) const BACKLOG_ROWS_MAX: u64 = 4_000_000;
 /// How long a producer is held before it is told to come back later.
 const BACKLOG_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement waits for its own rows to become visible.
@@ -75,6 +78,7 @@ pub struct Database {
     /// Where queries run: a plan that computes for long between two rows holds up its thread, and that must not be
     /// one that serves others.
     queries: Mutex<Option<tokio::runtime::Runtime>>,
+    sources: Mutex<Sources>,
     _lock: Option<DirLock>,
 }
 
@@ -150,6 +154,7 @@ impl Database {
         let (requests, to_writer): (Sender<Request>, Receiver<Request>) = channel();
         let (to_driver, records): (Sender<Work>, Receiver<Work>) = channel();
         driver.go_live(requests.clone());
+        let sources = Sources::new(std::mem::take(&mut seen.positions));
         let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -177,6 +182,7 @@ impl Database {
             point_reads: PointReads::default(),
             dml: tokio::sync::Mutex::default(),
             queries: Mutex::new(Some(queries)),
+            sources: Mutex::new(sources),
             _lock: lock,
         }))
     }
@@ -252,6 +258,11 @@ impl Database {
                 SqlState::InsufficientPrivilege,
                 format!("relation \"{name}\" is kept by the system and can't be written to"),
             )),
+            Some(table) if table.is_source() => Err(SqlError::new(
+                SqlState::WrongObjectType,
+                format!("source \"{name}\" gets its rows from its connector and can't be written to"),
+            )
+            .with_hint("CREATE TABLE ... WITH (connector = ...) takes rows from both")),
             Some(table) => Ok(Arc::clone(table)),
             None if catalog.views.contains_key(name) => Err(SqlError::new(
                 SqlState::WrongObjectType,
@@ -309,7 +320,15 @@ impl Database {
             parts.push(rejected_part(&table.name, &meta.origin, arrival_us, &rejected)?);
         }
         let encoded = parts.iter().map(encode_part).collect();
-        let entry = RowsEntry { table: table.id, arrival_us, request, accepted, duplicates: 0, parts };
+        let entry = RowsEntry {
+            table: table.id,
+            arrival_us,
+            request,
+            accepted,
+            duplicates: 0,
+            position: None,
+            parts,
+        };
         let committed = self.submit(RowsRequest { entry, encoded, reply: None }).await?;
         Ok(Receipt {
             accepted: committed.accepted,
@@ -352,6 +371,13 @@ impl Database {
     pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<Vec<Notice>, SqlError> {
         let _turn = self.definitions.lock().await;
         let install = self.plan_definition(statement).await?;
+        let fed = match &install {
+            Install::Table(table) if table.connector.is_some() => Some(Arc::clone(table)),
+            _ => None,
+        };
+        if let Some(table) = &fed {
+            self.sources.lock().check(table)?;
+        }
         let (id, dropped) = match &install {
             Install::Nothing => return Ok(skipped(&statement.statement)),
             Install::Table(table) => (table.id, None),
@@ -382,7 +408,13 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
-        if dropped.is_some() {
+        if let Some(table) = fed {
+            self.start_source(&table)?;
+        }
+        if let Some(objects) = dropped {
+            for object in &objects {
+                self.stop_source(&object.name).await;
+            }
             // A request that is under way with a dropped table may put it back; it goes with the next drop.
             let catalog = self.catalog();
             let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
@@ -512,6 +544,7 @@ impl Database {
             last_tick_duration: statistics.last_tick,
             tables,
             views,
+            sources: self.source_statuses(),
             rejected_rows: rejected,
             late_rows: statistics.late_rows,
             fsyncs: facts.fsyncs.load(Ordering::Relaxed),
@@ -555,6 +588,7 @@ impl Database {
 
     /// Stops taking writes, makes everything durable, stops the threads. Blocking.
     pub fn shutdown(&self) {
+        self.sources.lock().stop_all();
         if let Some(requests) = self.requests.lock().take() {
             let _ = requests.send(Request::Shutdown);
         }

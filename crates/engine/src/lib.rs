@@ -1,7 +1,7 @@
 //! The incremental engine: SQL views kept up to date over a durable log.
 //!
 //! In reading order: what serving sees ([`api`], [`Database`], [`Session`]), the way in ([`constraints`], [`dedup`],
-//! [`record`], [`writer`]), the deterministic core ([`table`], [`watermarks`], [`stepper`], [`circuit`],
+//! [`record`], [`writer`], [`sources`]), the deterministic core ([`table`], [`watermarks`], [`stepper`], [`circuit`],
 //! [`operators`]), planning ([`plan`], [`definition`]), and the way out ([`driver`], [`published`], [`provider`]).
 
 pub mod api;
@@ -24,6 +24,7 @@ pub mod record;
 mod row_codec;
 mod session;
 mod show;
+mod sources;
 pub mod stepper;
 pub mod system;
 pub mod table;

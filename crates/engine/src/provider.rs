@@ -98,7 +98,10 @@ impl QueryScope {
             .with_catalog_list(Arc::new(catalogs));
         let functions = Arc::clone(&self.functions);
         builder.config().get_or_insert_default().set_extension(functions);
-        builder.build()
+        let mut state = builder.build();
+        // The time that now() gives in a statement.
+        state.mark_start_execution();
+        state
     }
 
     /// [`QueryScope::state`] for this text: with the functions of the system catalogs, if it may call them.

@@ -16,7 +16,9 @@ pub const KIND_ROWS: u8 = 1;
 pub const KIND_DEFINITION: u8 = 2;
 pub const KIND_CLOCK: u8 = 3;
 
+/// Without a source's position, and with one.
 const ROWS_VERSION: u8 = 1;
+const ROWS_VERSION_POSITION: u8 = 2;
 
 /// One table's share of a rows record.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub struct RowsEntry {
     /// Answer given to the sender.
     pub accepted: u64,
     pub duplicates: u64,
+    /// Rows of a connector: where it is to go on behind them.
+    pub position: Option<String>,
     pub parts: Vec<Part>,
 }
 
@@ -90,13 +94,18 @@ pub fn encode_part(part: &Part) -> EncodedPart {
 pub fn encode_rows(entry: &RowsEntry, parts: &[EncodedPart]) -> Vec<u8> {
     let key = entry.request.as_ref().map_or("", |r| r.key.as_str()).as_bytes();
     let mut out = Vec::with_capacity(48 + key.len() + parts.iter().map(|p| p.0.len()).sum::<usize>());
-    out.push(ROWS_VERSION);
+    out.push(if entry.position.is_some() { ROWS_VERSION_POSITION } else { ROWS_VERSION });
     out.extend_from_slice(&entry.arrival_us.to_le_bytes());
     out.extend_from_slice(&u16::try_from(key.len()).expect("keys are checked to be short").to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(&entry.request.as_ref().map_or(0, |r| r.body_crc).to_le_bytes());
     out.extend_from_slice(&entry.accepted.to_le_bytes());
     out.extend_from_slice(&entry.duplicates.to_le_bytes());
+    if let Some(position) = &entry.position {
+        let length = u32::try_from(position.len()).expect("positions are checked to be short");
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(position.as_bytes());
+    }
     out.extend_from_slice(&u16::try_from(parts.len()).expect("a few parts").to_le_bytes());
     for part in parts {
         out.extend_from_slice(&part.0);
@@ -124,7 +133,7 @@ pub fn decode(kind: u8, stream: u32, payload: &[u8], schemas: &Schemas) -> Resul
 fn decode_rows(table: RelationId, payload: &[u8], schemas: &Schemas) -> Result<RowsEntry, SqlError> {
     let mut reader = Reader(payload);
     let version = reader.bytes(1)?[0];
-    if version != ROWS_VERSION {
+    if ![ROWS_VERSION, ROWS_VERSION_POSITION].contains(&version) {
         return Err(damaged(&format!("rows record of version {version}")));
     }
     let arrival_us = reader.i64()?;
@@ -135,6 +144,14 @@ fn decode_rows(table: RelationId, payload: &[u8], schemas: &Schemas) -> Result<R
     let body_crc = reader.u32()?;
     let accepted = reader.i64()? as u64;
     let duplicates = reader.i64()? as u64;
+    let position = match version {
+        ROWS_VERSION_POSITION => {
+            let length = reader.u32()? as usize;
+            let text = std::str::from_utf8(reader.bytes(length)?);
+            Some(text.map_err(|_| damaged("a source's position is not UTF-8"))?.to_string())
+        }
+        _ => None,
+    };
     let count = reader.u16()?;
     let mut parts = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
@@ -159,7 +176,7 @@ fn decode_rows(table: RelationId, payload: &[u8], schemas: &Schemas) -> Result<R
         parts.push(Part { relation, rows, weights });
     }
     let request = (!key.is_empty()).then_some(RequestKey { key, body_crc });
-    Ok(RowsEntry { table, arrival_us, request, accepted, duplicates, parts })
+    Ok(RowsEntry { table, arrival_us, request, accepted, duplicates, position, parts })
 }
 
 fn damaged(what: &str) -> SqlError {
@@ -219,6 +236,7 @@ mod tests {
             request: Some(RequestKey { key: "k".into(), body_crc: 3 }),
             accepted: 2,
             duplicates: 1,
+            position: None,
             parts,
         };
         let encoded: Vec<EncodedPart> = entry.parts.iter().map(encode_part).collect();
@@ -229,6 +247,14 @@ mod tests {
         assert_eq!(read.parts.len(), 2, "the dropped relation 9 is skipped");
         assert_eq!(read.parts[0].rows, rows);
         assert_eq!(read.parts[1].weights, Some(vec![-1, 2]));
+        for length in 0..payload.len() {
+            assert!(decode(KIND_ROWS, 7, &payload[..length], &known).is_err(), "cut at {length}");
+        }
+        assert_eq!((payload[0], read.position), (1, None), "records of senders stay as they were");
+        let entry = RowsEntry { position: Some("event 7".into()), request: None, ..entry };
+        let payload = encode_rows(&entry, &encoded);
+        let Entry::Rows(read) = decode(KIND_ROWS, 7, &payload, &known).unwrap() else { panic!("rows") };
+        assert_eq!((read.position.as_deref(), read.duplicates, read.parts.len()), (Some("event 7"), 1, 2));
         for length in 0..payload.len() {
             assert!(decode(KIND_ROWS, 7, &payload[..length], &known).is_err(), "cut at {length}");
         }

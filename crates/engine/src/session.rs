@@ -136,7 +136,10 @@ impl Session {
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 crate::dml::run(self, statement, parameters).await
             }
-            Statement::CreateTable { .. } => self.define(statement, "CREATE TABLE").await,
+            Statement::CreateTable { table, .. } => {
+                let tag = if table.is_source() { "CREATE SOURCE" } else { "CREATE TABLE" };
+                self.define(statement, tag).await
+            }
             Statement::CreateView { view, .. } => {
                 let tag = if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" };
                 self.define(statement, tag).await
@@ -152,6 +155,7 @@ impl Session {
                     MaterializedView => "DROP MATERIALIZED VIEW",
                     Index => "DROP INDEX",
                     Function => "DROP FUNCTION",
+                    Source => "DROP SOURCE",
                 };
                 self.define(statement, tag).await
             }

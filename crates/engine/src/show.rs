@@ -73,6 +73,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             (text_schema(&["Name", "On", "Columns"]), rows)
         }
         ["watermarks"] => watermarks(session),
+        ["sources"] => sources(session),
         ["jobs"] => (text_schema(&["Id", "Statement", "Progress"]), Vec::new()),
         ["columns", "from", name] => {
             let relation =
@@ -103,7 +104,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             })?;
             (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), some(&index.sql)]])
         }
-        ["create", "table" | "view", name] | ["create", "materialized", "view", name] => {
+        ["create", "table" | "view" | "source", name] | ["create", "materialized", "view", name] => {
             let relation =
                 session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
             (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), Some(relation.sql)]])
@@ -120,6 +121,19 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             (text_schema(&[name.as_str()]), vec![vec![Some(value)]])
         }
     })
+}
+
+fn sources(session: &Session) -> TextTable {
+    let rows = session
+        .database
+        .source_statuses()
+        .into_iter()
+        .map(|(name, source)| {
+            let (state, rows) = (source.state.word().to_string(), source.rows.to_string());
+            vec![Some(name), Some(source.connector), Some(state), Some(rows), source.position, source.error]
+        })
+        .collect();
+    (text_schema(&["Name", "Connector", "State", "Rows", "Position", "Error"]), rows)
 }
 
 /// Settings that every session has: name as PostgreSQL writes it, meaning, and the value where it can't be changed.

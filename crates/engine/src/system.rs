@@ -38,6 +38,7 @@ fn table(id: RelationId, name: &str, columns: Vec<Column>) -> Arc<TableDef> {
         watermark: None,
         checks: vec![],
         options: TableOptions::default(),
+        connector: None,
         sql: String::new(),
     })
 }
@@ -126,6 +127,7 @@ pub fn expression_errors(views: &str, samples: &[String], total: u64) -> Result<
         request: None,
         accepted: rejected.len() as u64,
         duplicates: 0,
+        position: None,
         parts: vec![part],
     };
     Ok(RowsRequest { entry, encoded, reply: None })

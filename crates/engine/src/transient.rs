@@ -13,7 +13,7 @@ use sql::{Catalog, ParsedStatement, RelationId, SqlError, TableDef};
 
 use crate::circuit::NodeId;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
-use crate::plan::StreamPlan;
+use crate::plan::{PlanKind, StreamPlan};
 use crate::record::{Part, RowsEntry};
 use crate::stepper::Stepper;
 use crate::view_store::Store;
@@ -129,6 +129,7 @@ impl Transient {
             request: None,
             accepted,
             duplicates: 0,
+            position: None,
             parts: vec![part],
         };
         if self.stepper.must_step_before(&entry) {
@@ -169,6 +170,16 @@ impl Transient {
 
     pub fn row_count(&self, view: &str) -> usize {
         self.views.get(view).map_or(0, |v| v.store.len())
+    }
+
+    /// Names of the tables and views that a view reads.
+    pub fn sources(&self, view: &str) -> Vec<String> {
+        let nodes = self.views.get(view).map(|v| v.plan.nodes.as_slice()).unwrap_or_default();
+        let names = nodes.iter().filter_map(|node| match &node.kind {
+            PlanKind::Source { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        names.collect()
     }
 
     pub fn explain(&self, view: &str) -> String {

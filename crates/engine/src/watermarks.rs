@@ -247,6 +247,7 @@ mod tests {
             watermark: Some(WatermarkDef { column: 0, delay_us: 5 * SECOND }),
             checks: vec![],
             options: TableOptions::default(),
+            connector: None,
             sql: String::new(),
         };
         TableClock::new(&table).unwrap()

@@ -110,6 +110,8 @@ impl Default for LogFacts {
 pub struct Seen {
     pub requests: Requests,
     pub dedup: HashMap<RelationId, DedupSet>,
+    /// Where the connectors of tables are to go on, as of the log's end when it was opened.
+    pub positions: HashMap<RelationId, String>,
 }
 
 impl Seen {
@@ -134,6 +136,9 @@ impl Seen {
                 tick,
             };
             self.requests.remember(entry.table, request, entry.arrival_us, answer);
+        }
+        if let Some(position) = &entry.position {
+            self.positions.insert(entry.table, position.clone());
         }
         Ok(())
     }
@@ -298,7 +303,7 @@ impl Writer {
                 group.admitted.push((table, part.rows.clone()));
             }
         }
-        if entry.parts.is_empty() && entry.request.is_none() {
+        if entry.parts.is_empty() && entry.request.is_none() && entry.position.is_none() {
             // Nothing to keep: every row was there already, as of the last record.
             let tick = Tick(self.log.next_offset().0);
             return Ok(Committed { tick, accepted: 0, duplicates: entry.duplicates, replayed: false });

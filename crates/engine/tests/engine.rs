@@ -9,10 +9,14 @@ mod engine {
     mod generate_windows;
     mod harness;
     mod match_recognize;
+    mod nexmark;
     mod oracle;
     mod over;
+    mod queries;
     mod slt;
+    mod sources;
     mod statements;
     mod subscriptions;
+    mod tpch;
     mod windows;
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod ingest;
+mod nexmark;
 mod usage;
 mod workloads;
 
@@ -9,8 +10,13 @@ use crate::cli::BenchFlags;
 use crate::failure::{Failure, Result};
 
 /// Scenarios by name. Each takes its own arguments and prints its figures to standard output, as JSON.
-const SCENARIOS: &[(&str, fn(&[String]) -> Result)] =
-    &[("files", files::run), ("ingest", ingest::throughput), ("latency", ingest::latency)];
+const SCENARIOS: &[(&str, fn(&[String]) -> Result)] = &[
+    ("files", files::run),
+    ("ingest", ingest::throughput),
+    ("latency", ingest::latency),
+    ("nexmark", nexmark::run),
+    ("statements", workloads::print),
+];
 
 pub fn run(flags: &BenchFlags) -> Result {
     match SCENARIOS.iter().find(|(name, _)| *name == flags.name) {

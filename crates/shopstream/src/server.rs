@@ -56,6 +56,8 @@ fn open(settings: &ServerSettings) -> Result<Arc<Database>> {
 }
 
 async fn serve(db: &Arc<Database>, pack: Option<Pack>, settings: &ServerSettings) -> Result {
+    let connectors = Arc::new(connectors::source::Registry);
+    db.attach_connectors(connectors).map_err(|e| Failure::failed(format!("start the sources: {e}")))?;
     if let Some(pack) = pack {
         pack::report(&pack.apply(db).await?);
     }
@@ -142,6 +144,9 @@ pub fn check(folder: &std::path::Path) -> Result {
         engine::Options { data_dir: data_dir.path().to_path_buf(), workers: 1, memory_bytes: 256 << 20 };
     let db = Database::open(options)
         .map_err(|error| Failure::failed(format!("open a temporary database: {}", error.message)))?;
+    // Sources are checked like everything else, and read nothing.
+    let connectors = Arc::new(connectors::source::CheckOnly);
+    db.attach_connectors(connectors).map_err(|e| Failure::failed(format!("check sources: {e}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -72,6 +72,19 @@ impl Default for TableOptions {
     }
 }
 
+/// `WITH (connector = '...', ...)`: rows come by themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectorDef {
+    /// In lower case.
+    pub name: String,
+    /// What `WITH` says besides the options of [`TableOptions`]; the connector knows what they mean.
+    pub options: BTreeMap<String, String>,
+    /// `FORMAT x ENCODE y`, in upper case.
+    pub format: Option<(String, String)>,
+    /// Made by CREATE SOURCE: nobody else may write.
+    pub source: bool,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckDef {
     pub name: String,
@@ -91,11 +104,17 @@ pub struct TableDef {
     pub watermark: Option<WatermarkDef>,
     pub checks: Vec<CheckDef>,
     pub options: TableOptions,
+    pub connector: Option<ConnectorDef>,
     /// The statement as it was written.
     pub sql: String,
 }
 
 impl TableDef {
+    /// Made by CREATE SOURCE: only its connector writes to it.
+    pub fn is_source(&self) -> bool {
+        self.connector.as_ref().is_some_and(|connector| connector.source)
+    }
+
     /// Stored columns, generated ones included. NOT NULL columns are not nullable.
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(

@@ -3,7 +3,7 @@
 //! ```text
 //!   CREATE FUNCTION net(price numeric, rate numeric) RETURNS numeric RETURN price / (1 + rate)
 //!   SELECT net(amount, 0.2) FROM orders
-//!     -> SELECT CAST((CAST(amount AS numeric) / (1 + CAST(0.2 AS numeric))) AS numeric) FROM orders
+//!     -> SELECT CAST(CAST(amount AS numeric) / (1 + CAST(0.2 AS numeric)) AS numeric) FROM orders
 //! ```
 //!
 //! So a function costs nothing when it runs, and is maintained incrementally wherever expressions are. Bodies are
@@ -11,13 +11,15 @@
 //!
 //! Rule: what a query means depends only on its text and the catalog, so the functions come with the session state.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, VisitMut, VisitorMut,
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use crate::catalog::RelationId;
@@ -50,8 +52,11 @@ pub struct Argument {
     pub sql_type: String,
 }
 
-/// Calls within calls; a function that calls itself gets there.
-const DEPTH_MAX: usize = 32;
+/// How large a statement's calls may become, as parts of expressions: `f(x)` that uses x twice doubles with each call
+/// around it.
+const PARTS_MAX: usize = 50_000;
+/// How deep what a call becomes may be nested; planning recurses.
+const DEPTH_MAX: usize = 100;
 
 /// The functions of a catalog, and which of them a statement called.
 #[derive(Debug, Default)]
@@ -78,7 +83,8 @@ impl SqlFunctions {
         if self.functions.is_empty() {
             return Ok(());
         }
-        match VisitMut::visit(statement, &mut Expand { functions: self, depth: 0 }) {
+        let room = Cell::new(PARTS_MAX);
+        match VisitMut::visit(statement, &mut Expand { functions: self, within: None, room: &room }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
@@ -87,30 +93,97 @@ impl SqlFunctions {
 
 struct Expand<'a> {
     functions: &'a SqlFunctions,
-    depth: usize,
+    /// The function whose body this is, and those that led to it.
+    within: Option<&'a Within<'a>>,
+    /// Parts that the statement may still grow by.
+    room: &'a Cell<usize>,
+}
+
+struct Within<'a> {
+    function: &'a str,
+    outer: Option<&'a Within<'a>>,
+}
+
+impl Expand<'_> {
+    fn expand(&mut self, expr: &mut Expr) -> Result<()> {
+        let Expr::Function(call) = expr else { return Ok(()) };
+        let Some(function) = name_of(&call.name).and_then(|name| self.functions.functions.get(&name)) else {
+            return Ok(());
+        };
+        let mut outer = self.within;
+        while let Some(within) = outer {
+            if within.function == function.name {
+                let message =
+                    format!("function \"{}\" calls itself, directly or through others", function.name);
+                return Err(SqlError::new(SqlState::InvalidDefinition, message)
+                    .with_hint("functions are put in the place of their calls, which has to end"));
+            }
+            outer = within.outer;
+        }
+        let mut called = self.functions.called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.insert(function.name.clone());
+        drop(called);
+        *expr = body_of(function, call, self.room)?;
+        if Size::of(expr).depth > DEPTH_MAX {
+            return Err(too_large(function));
+        }
+        // The arguments were visited already and hold no calls; the body may.
+        let within = Within { function: &function.name, outer: self.within };
+        let mut inner = Expand { functions: self.functions, within: Some(&within), room: self.room };
+        match VisitMut::visit(expr, &mut inner) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
 }
 
 impl VisitorMut for Expand<'_> {
     type Break = SqlError;
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
-        let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
-        let Some(function) = name_of(&call.name).and_then(|name| self.functions.functions.get(&name)) else {
-            return ControlFlow::Continue(());
-        };
-        let mut called = self.functions.called.lock().unwrap_or_else(PoisonError::into_inner);
-        called.insert(function.name.clone());
-        drop(called);
-        match body_of(function, call) {
-            Ok(body) => *expr = body,
-            Err(error) => return ControlFlow::Break(error),
+        match self.expand(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
         }
-        if self.depth == DEPTH_MAX {
-            let message = format!("function \"{}\" calls itself, directly or through others", function.name);
-            return ControlFlow::Break(SqlError::new(SqlState::InvalidDefinition, message));
-        }
-        // The arguments were visited already and hold no calls; the body may.
-        VisitMut::visit(expr, &mut Expand { functions: self.functions, depth: self.depth + 1 })
+    }
+}
+
+fn too_large(function: &FunctionDef) -> SqlError {
+    let message = format!("calls of function \"{}\" become too large an expression", function.name);
+    SqlError::new(SqlState::ProgramLimitExceeded, message).with_hint(
+        "a function stands for its body wherever it is called: call it in a view and read the column",
+    )
+}
+
+/// Parts of an expression and how deep they are nested.
+#[derive(Default)]
+struct Size {
+    parts: usize,
+    depth: usize,
+    level: usize,
+}
+
+impl Size {
+    fn of(expr: &Expr) -> Size {
+        let mut size = Size::default();
+        let _ = Visit::visit(expr, &mut size);
+        size
+    }
+}
+
+impl Visitor for Size {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+        self.parts += 1;
+        self.level += 1;
+        self.depth = self.depth.max(self.level);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+        self.level -= 1;
+        ControlFlow::Continue(())
     }
 }
 
@@ -128,7 +201,7 @@ fn name_of(name: &ObjectName) -> Option<String> {
 }
 
 /// The body with the call's arguments in it, as one value of the function's type.
-fn body_of(function: &FunctionDef, call: &ast::Function) -> Result<Expr> {
+fn body_of(function: &FunctionDef, call: &ast::Function, room: &Cell<usize>) -> Result<Expr> {
     let wrong = |message: String| {
         let arguments = function.arguments.iter().map(|a| format!("{} {}", a.name, a.sql_type));
         let arguments = arguments.collect::<Vec<_>>().join(", ");
@@ -170,11 +243,14 @@ fn body_of(function: &FunctionDef, call: &ast::Function) -> Result<Expr> {
         .map(|(expr, argument)| cast((*expr).clone(), &argument.sql_type))
         .collect::<Result<_>>()?;
     let mut body = crate::parse_expr(&function.body)?;
-    let mut substitution = Substitute { function, values: &values };
+    let sizes: Vec<usize> = values.iter().map(|value| Size::of(value).parts).collect();
+    take(room, Size::of(&body).parts, function)?;
+    let mut substitution = Substitute { function, values: &values, sizes: &sizes, room };
     if let ControlFlow::Break(error) = VisitMut::visit(&mut body, &mut substitution) {
         return Err(error);
     }
     if function.strict && !values.is_empty() {
+        take(room, sizes.iter().sum(), function)?;
         let any_null = values
             .iter()
             .map(|value| Expr::IsNull(Box::new(value.clone())))
@@ -201,10 +277,15 @@ fn body_of(function: &FunctionDef, call: &ast::Function) -> Result<Expr> {
     cast(body, &function.returns.sql_type)
 }
 
+fn take(room: &Cell<usize>, parts: usize, function: &FunctionDef) -> Result<()> {
+    room.set(room.get().checked_sub(parts).ok_or_else(|| too_large(function))?);
+    Ok(())
+}
+
 fn cast(expr: Expr, sql_type: &str) -> Result<Expr> {
     match crate::parse_expr(&format!("CAST(NULL AS {sql_type})"))? {
         Expr::Cast { kind, data_type, array, format, .. } => {
-            Ok(Expr::Cast { kind, expr: Box::new(Expr::Nested(Box::new(expr))), data_type, array, format })
+            Ok(Expr::Cast { kind, expr: Box::new(expr), data_type, array, format })
         }
         other => Err(SqlError::internal(format!("a cast was read as {other}"))),
     }
@@ -214,6 +295,9 @@ fn cast(expr: Expr, sql_type: &str) -> Result<Expr> {
 struct Substitute<'a> {
     function: &'a FunctionDef,
     values: &'a [Expr],
+    /// Parts of each value.
+    sizes: &'a [usize],
+    room: &'a Cell<usize>,
 }
 
 impl VisitorMut for Substitute<'_> {
@@ -248,8 +332,13 @@ impl VisitorMut for Substitute<'_> {
             },
             _ => return ControlFlow::Continue(()),
         };
-        match number.and_then(|number| self.values.get(number)) {
-            Some(value) => *expr = value.clone(),
+        match number.and_then(|number| Some((self.values.get(number)?, self.sizes.get(number)?))) {
+            Some((value, parts)) => {
+                if let Err(error) = take(self.room, *parts, self.function) {
+                    return ControlFlow::Break(error);
+                }
+                *expr = value.clone();
+            }
             None => {
                 let message = format!("{expr} is no argument of function \"{}\"", self.function.name);
                 return ControlFlow::Break(SqlError::new(SqlState::UndefinedColumn, message));

@@ -22,6 +22,7 @@ pub enum ObjectKind {
     MaterializedView,
     Index,
     Function,
+    Source,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use dataflow::{DecodedRows, Tick};
 use datafusion::scalar::ScalarValue;
-use engine::{Database, Notice, Options, Outcome, Session};
+use engine::{Database, IngestMeta, Notice, Options, Outcome, Receipt, Session};
 use futures::StreamExt;
 use sql::{ParsedStatement, SqlError};
 
@@ -128,6 +129,24 @@ impl Harness {
             Ok(rows) => panic!("{sql} should fail, gave {rows:?}"),
             Err(error) => error,
         }
+    }
+
+    pub fn ingest(&self, table: &str, rows: RecordBatch, meta: IngestMeta) -> Result<Receipt, SqlError> {
+        let count = rows.num_rows() as u32;
+        let absent = vec![None; rows.num_columns()];
+        let rows = DecodedRows {
+            batch: rows,
+            absent,
+            row_numbers: (0..count).collect(),
+            raw_ranges: vec![],
+            rejected: vec![],
+        };
+        self.runtime.block_on(self.database().ingest(table, rows, meta))
+    }
+
+    pub fn wait(&self, tick: Tick) {
+        let wait = self.database().wait_tick(tick, std::time::Duration::from_secs(60));
+        self.runtime.block_on(wait).unwrap();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every tests/slt file, three ways: as it is, with a restart after each statement, and at three workers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sqllogictest::{DBOutput, DefaultColumnType, Runner};
 
@@ -30,6 +31,7 @@ impl sqllogictest::DB for Db {
         let (rows, is_query) = self.harness.try_cells(sql).map_err(|e| Failed(e.to_string()))?;
         if self.restart_after_each {
             self.harness.restart();
+            attach(&self.harness);
         }
         if !is_query {
             return Ok(DBOutput::StatementComplete(0));
@@ -39,14 +41,22 @@ impl sqllogictest::DB for Db {
     }
 }
 
+/// Sources of the files begin to be read, or go on.
+fn attach(harness: &Harness) {
+    harness.database().attach_connectors(Arc::new(connectors::source::Registry)).unwrap();
+}
+
 fn run(workers: usize, restart_after_each: bool) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 5, "the .slt files are found");
     for file in files {
-        let mut runner =
-            Runner::new(|| async { Ok(Db { harness: Harness::new(workers), restart_after_each }) });
+        let mut runner = Runner::new(|| async {
+            let harness = Harness::new(workers);
+            attach(&harness);
+            Ok(Db { harness, restart_after_each })
+        });
         runner.run_file(&file).unwrap_or_else(|e| panic!("{} ({workers} workers): {e}", file.display()));
     }
 }

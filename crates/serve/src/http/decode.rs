@@ -172,6 +172,7 @@ mod tests {
             watermark: None,
             checks: Vec::new(),
             options: TableOptions::default(),
+            connector: None,
             sql: String::new(),
         }
     }

@@ -130,6 +130,7 @@ impl Metrics {
         );
         self.render_tables(&mut page, status);
         self.render_views(&mut page, status);
+        self.render_sources(&mut page, status);
         self.render_http(&mut page, bytes_in_flight);
         if let Some(bytes) = resident_bytes() {
             page.single("process_resident_memory_bytes", "gauge", "Memory of the process.", bytes);
@@ -182,6 +183,25 @@ impl Metrics {
         page.head("shopstream_table_idle", "gauge", "1 when a table no longer holds windows back.");
         for (name, table) in tables {
             page.line("shopstream_table_idle", &[("table", name)], u8::from(table.idle));
+        }
+    }
+
+    fn render_sources(&self, page: &mut Page, status: &Status) {
+        if status.sources.is_empty() {
+            return;
+        }
+        page.head(
+            "shopstream_source_rows_total",
+            "counter",
+            "Rows that a connector brought since the start.",
+        );
+        for (name, source) in &status.sources {
+            let labels = [("source", name.as_str()), ("connector", source.connector.as_str())];
+            page.line("shopstream_source_rows_total", &labels, source.rows);
+        }
+        page.head("shopstream_source_state", "gauge", "1 for the state that a source is in.");
+        for (name, source) in &status.sources {
+            page.line("shopstream_source_state", &[("source", name), ("state", source.state.word())], 1);
         }
     }
 

@@ -117,6 +117,7 @@ pub fn throughput(arguments: &[String]) -> Result {
     let report = json!({
         "scenario": "ingest", "rows": accepted, "batch": batch, "connections": connections,
         "seconds": acknowledged, "seconds_until_visible": visible,
+        "acknowledged_rows_per_second": (accepted as f64 / acknowledged).round(),
         "rows_per_second": (accepted as f64 / visible).round(), "client_cpu_seconds": usage::cpu_seconds() - cpu,
     });
     println!("{report}");

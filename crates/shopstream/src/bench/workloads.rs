@@ -1,5 +1,7 @@
 //! The workloads over user behaviour that other engines are measured with, in our dialect.
 
+use crate::failure::{Failure, Result};
+
 pub const TABLE: &str = "CREATE TABLE ub (user_id BIGINT, item_id BIGINT, category_id BIGINT, behavior TEXT, \
      ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
 
@@ -54,8 +56,26 @@ pub const VIEWS: &[(&str, &str, bool)] = &[
          RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS items1h FROM ub",
         true,
     ),
+    (
+        "w7",
+        "SELECT c.user_id, c.item_id, c.ts AS cart_ts, b.ts AS buy_ts \
+         FROM (SELECT * FROM ub WHERE behavior = 'cart') AS c JOIN (SELECT * FROM ub WHERE behavior = 'buy') AS b \
+         ON c.user_id = b.user_id AND c.item_id = b.item_id \
+         AND b.ts BETWEEN c.ts AND c.ts + INTERVAL '1 hour'",
+        false,
+    ),
     ("w8", "SELECT item_id, COUNT(*) AS cnt FROM ub GROUP BY item_id", false),
 ];
+
+/// `shopstream bench statements w1`: what creates the table and the workload's view, to be run in a server.
+pub fn print(arguments: &[String]) -> Result {
+    println!("{TABLE};");
+    for name in arguments {
+        let statement = create(name).ok_or_else(|| Failure::usage(format!("unknown view \"{name}\"")))?;
+        println!("{statement};");
+    }
+    Ok(())
+}
 
 /// The statement that creates a workload's view.
 pub fn create(name: &str) -> Option<String> {

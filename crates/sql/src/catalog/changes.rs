@@ -31,6 +31,7 @@ impl ObjectKind {
             ObjectKind::MaterializedView => "materialized view",
             ObjectKind::Index => "index",
             ObjectKind::Function => "function",
+            ObjectKind::Source => "source",
         }
     }
 
@@ -45,8 +46,8 @@ impl ObjectKind {
 impl Catalog {
     /// What the name stands for.
     pub fn kind(&self, name: &str) -> Option<ObjectKind> {
-        if self.tables.contains_key(name) {
-            return Some(ObjectKind::Table);
+        if let Some(table) = self.tables.get(name) {
+            return Some(if table.is_source() { ObjectKind::Source } else { ObjectKind::Table });
         }
         if self.indexes.contains_key(name) {
             return Some(ObjectKind::Index);
@@ -272,7 +273,7 @@ impl Catalog {
             object.describe()
         );
         match object.kind {
-            ObjectKind::Table => drop(self.tables.remove(&object.name)),
+            ObjectKind::Table | ObjectKind::Source => drop(self.tables.remove(&object.name)),
             ObjectKind::View | ObjectKind::MaterializedView => drop(self.views.remove(&object.name)),
             ObjectKind::Index => drop(self.indexes.remove(&object.name)),
             ObjectKind::Function => drop(self.functions.remove(&object.name)),

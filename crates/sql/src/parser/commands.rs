@@ -58,7 +58,7 @@ pub(super) const REFUSED: [&str; 46] = [
 ];
 
 /// What may follow CREATE and DROP elsewhere.
-const REFUSED_OBJECTS: [&str; 43] = [
+const REFUSED_OBJECTS: [&str; 42] = [
     "ACCESS",
     "AGGREGATE",
     "ALERT",
@@ -93,7 +93,6 @@ const REFUSED_OBJECTS: [&str; 43] = [
     "SEQUENCE",
     "SERVER",
     "SINK",
-    "SOURCE",
     "STATISTICS",
     "SUBSCRIPTION",
     "TABLESPACE",

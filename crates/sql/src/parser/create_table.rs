@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::StatementParser;
 use super::create_view::WithOption;
-use crate::catalog::{CheckDef, Column, OnConflict, RelationId, TableDef, TableOptions, WatermarkDef};
+use crate::catalog::{
+    CheckDef, Column, ConnectorDef, OnConflict, RelationId, TableDef, TableOptions, WatermarkDef,
+};
 use crate::statement::Statement;
 use crate::{Result, SqlError, SqlState, duration, suggest, types};
 
@@ -27,6 +29,9 @@ const COLUMN_CLAUSES: [&str; 10] = [
     "VIRTUAL",
 ];
 
+/// Options that any table may have.
+const TABLE_OPTIONS: [&str; 4] = ["dedup_key", "dedup_window", "idle_timeout", "max_ahead"];
+
 /// The statement as far as it is read. Names carry the number of their token, for error positions.
 #[derive(Default)]
 struct Draft {
@@ -37,17 +42,29 @@ struct Draft {
     append_only: bool,
     on_conflict: Option<(OnConflict, usize)>,
     options: Vec<WithOption>,
+    /// `FORMAT x ENCODE y`, with the number of its first token.
+    format: Option<((String, String), usize)>,
+    /// CREATE SOURCE.
+    source: bool,
 }
 
 impl StatementParser<'_> {
     /// Reads what follows `CREATE TABLE`.
     pub(super) fn create_table(&mut self) -> Result<Statement> {
+        self.table_definition(Draft::default())
+    }
+
+    /// Reads what follows `CREATE SOURCE`: a table that only its connector writes to, row after row.
+    pub(super) fn create_source(&mut self) -> Result<Statement> {
+        self.table_definition(Draft { source: true, ..Draft::default() })
+    }
+
+    fn table_definition(&mut self, mut draft: Draft) -> Result<Statement> {
         let if_not_exists = self.if_not_exists();
         let name = self.relation()?;
         if self.peeks("AS") {
             return Err(self.refused("CREATE TABLE AS", 0).with_hint("use CREATE MATERIALIZED VIEW"));
         }
-        let mut draft = Draft::default();
         self.expect_token(&Token::LParen)?;
         loop {
             self.table_element(&mut draft)?;
@@ -286,18 +303,20 @@ impl StatementParser<'_> {
                 }
             } else if self.peeks("WITH") && draft.options.is_empty() {
                 draft.options = self.with_options()?;
+            } else if self.accept(&["FORMAT"]) {
+                let format = self.name()?.to_ascii_uppercase();
+                self.expect(&["ENCODE"])?;
+                let encode = self.name()?.to_ascii_uppercase();
+                if self.peek_token(&Token::LParen) {
+                    return Err(self.refused("a list of options after ENCODE", self.index()));
+                }
+                if draft.format.replace(((format, encode), start)).is_some() {
+                    return Err(super::errors::near(&self.tokens, start, &self.positions));
+                }
             } else {
-                for clause in [
-                    "INCLUDE",
-                    "FORMAT",
-                    "ENCODE",
-                    "PARTITION",
-                    "PARTITIONED",
-                    "INHERITS",
-                    "USING",
-                    "AS",
-                    "TABLESPACE",
-                ] {
+                for clause in
+                    ["INCLUDE", "ENCODE", "PARTITION", "PARTITIONED", "INHERITS", "USING", "AS", "TABLESPACE"]
+                {
                     if self.peeks(clause) {
                         return Err(self.refused(&format!("{clause} in CREATE TABLE"), start));
                     }
@@ -359,19 +378,22 @@ impl StatementParser<'_> {
             }
         };
 
-        let on_conflict =
-            self.on_conflict(&name, draft.on_conflict, draft.append_only, !primary_key.is_empty())?;
-        let options = self.table_options(&name, draft.options, &known)?;
+        // Rows of a source are events: nothing takes them back.
+        let append_only = draft.append_only || draft.source;
+        let on_conflict = self.on_conflict(&name, draft.on_conflict, append_only, !primary_key.is_empty())?;
+        let (connector, options) = self.connector(&name, draft.options, draft.format, draft.source)?;
+        let options = self.table_options(&name, options, &known)?;
         Ok(TableDef {
             id: RelationId(0),
             checks: named_checks(&name, draft.checks)?,
             name,
             columns,
             primary_key,
-            append_only: draft.append_only,
+            append_only,
             on_conflict,
             watermark,
             options,
+            connector,
             sql: self.sql.to_string(),
         })
     }
@@ -400,13 +422,49 @@ impl StatementParser<'_> {
         }
     }
 
+    /// Takes the connector and its options out of the WITH list; with a connector, whatever is not the table's is its.
+    fn connector(
+        &self,
+        table: &str,
+        written: Vec<WithOption>,
+        format: Option<((String, String), usize)>,
+        source: bool,
+    ) -> Result<(Option<ConnectorDef>, Vec<WithOption>)> {
+        let (named, rest): (Vec<_>, Vec<_>) = written.into_iter().partition(|o| o.name == "connector");
+        let Some(connector) = named.first() else {
+            if source {
+                let message = format!("source \"{table}\" has no connector");
+                return Err(SqlError::new(SqlState::InvalidDefinition, message)
+                    .with_hint("say where its rows come from: WITH (connector = 'nexmark', ...), or use CREATE TABLE")
+                    .at(1));
+            }
+            return match format {
+                None => Ok((None, rest)),
+                Some((_, index)) => Err(SqlError::new(
+                    SqlState::InvalidDefinition,
+                    format!("FORMAT of table \"{table}\" has no meaning without a connector"),
+                )
+                .with_hint("name one: WITH (connector = '...')")
+                .at(self.position_of(index))),
+            };
+        };
+        let (own, options): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|o| TABLE_OPTIONS.contains(&o.name.as_str()));
+        let connector = ConnectorDef {
+            name: connector.value.to_ascii_lowercase(),
+            options: options.into_iter().map(|o| (o.name, o.value)).collect(),
+            format: format.map(|(format, _)| format),
+            source,
+        };
+        Ok((Some(connector), own))
+    }
+
     fn table_options(
         &self,
         table: &str,
         written: Vec<WithOption>,
         columns: &[String],
     ) -> Result<TableOptions> {
-        const KNOWN: [&str; 4] = ["dedup_key", "dedup_window", "idle_timeout", "max_ahead"];
         let mut options = TableOptions::default();
         for option in &written {
             match option.name.as_str() {
@@ -422,7 +480,7 @@ impl StatementParser<'_> {
                 "idle_timeout" if option.value.eq_ignore_ascii_case("off") => options.idle_timeout_us = None,
                 "idle_timeout" => options.idle_timeout_us = Some(self.option_duration(option)?),
                 "max_ahead" => options.max_ahead_us = self.option_duration(option)?,
-                _ => return Err(self.unknown_option(option, "table", table, &KNOWN)),
+                _ => return Err(self.unknown_option(option, "table", table, &TABLE_OPTIONS)),
             }
         }
         match written.iter().find(|option| option.name == "dedup_window") {

@@ -35,6 +35,11 @@ impl StatementParser<'_> {
             Err(self.refused("CREATE OR REPLACE TABLE", 0))
         } else if self.accept(&["FUNCTION"]) {
             self.create_function(or_replace)
+        } else if self.peeks("SOURCE") && !or_replace {
+            self.advance(1);
+            self.create_source()
+        } else if self.peeks("SOURCE") {
+            Err(self.refused("CREATE OR REPLACE SOURCE", 0))
         } else if self.accept(&["INDEX"]) {
             self.create_index()
         } else if self.peeks("UNIQUE") && self.peeks_nth(1, "INDEX") {

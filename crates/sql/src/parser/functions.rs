@@ -135,7 +135,9 @@ impl StatementParser<'_> {
             Some(Token::DollarQuotedString(body)) => body.value.clone(),
             Some(Token::SingleQuotedString(body)) => body.clone(),
             _ => {
-                return Err(self.unexpected().with_detail("expected the body in quotes or between $$ and $$"));
+                return Err(self
+                    .unexpected()
+                    .with_detail("expected the body in quotes or between $$ and $$"));
             }
         };
         self.advance(1);
@@ -207,10 +209,12 @@ impl StatementParser<'_> {
         Ok(Statement::Comment { kind, name, column, text })
     }
 
-    /// TABLE, VIEW, MATERIALIZED VIEW, INDEX, FUNCTION
+    /// TABLE, SOURCE, VIEW, MATERIALIZED VIEW, INDEX, FUNCTION
     pub(super) fn object_kind(&mut self, verb: &str) -> Result<ObjectKind> {
         Ok(if self.accept(&["TABLE"]) {
             ObjectKind::Table
+        } else if self.accept(&["SOURCE"]) {
+            ObjectKind::Source
         } else if self.accept(&["MATERIALIZED", "VIEW"]) {
             ObjectKind::MaterializedView
         } else if self.accept(&["VIEW"]) {

@@ -8,7 +8,7 @@
 //! | `pg_catalog.f(x)`, `OPERATOR(pg_catalog.~)`, `x COLLATE pg_catalog.default` | `f(x)`, `~`, `x` |
 //! | `'orders'::regclass`, `oid::regclass`, `oid::regtype` | calls of `regclass`, `regtype` |
 //! | `x::pg_catalog.text`, `::oid`, `::name`, `::"char"` | `::text`, `::bigint` |
-//! | `(SELECT f(d.a) FROM pg_attrdef d WHERE ...)`, one row at most | `(SELECT max(f(d.a)) ...)` |
+//! | `(SELECT f(d.a) FROM pg_attrdef d WHERE ... AND c.b)`, one row at most | `CASE WHEN c.b THEN (SELECT max(f(d.a)) ...) END` |
 //! | a SELECT that reads a catalog which is always empty | no rows |
 //! | `generate_subscripts(a, 1)` | `unnest(array_subscripts(a))` |
 
@@ -339,6 +339,70 @@ fn rewrite_scalar(query: &mut ast::Query) -> Option<Expr> {
         *expr = call("max", vec![expr.clone()])?;
         query.order_by = None;
         query.limit_clause = None;
+        // The planner joins on equalities; what is asked of the outer row alone is asked around the subquery.
+        if let Some(outer) = take_outer_conditions(select) {
+            let mut case = crate::parse_expr("CASE WHEN true THEN 1 END").ok()?;
+            if let Expr::Case { conditions, .. } = &mut case {
+                let when = conditions.first_mut()?;
+                when.condition = outer;
+                when.result = Expr::Subquery(Box::new(query.clone()));
+            }
+            return Some(case);
+        }
     }
     None
+}
+
+/// Takes the conditions out of WHERE that name tables, and none of those of FROM.
+fn take_outer_conditions(select: &mut ast::Select) -> Option<Expr> {
+    let own: Vec<String> = select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+        .filter_map(|factor| match factor {
+            TableFactor::Table { alias: Some(alias), .. } => Some(alias.name.value.to_lowercase()),
+            TableFactor::Table { name, .. } => catalog_name(name),
+            _ => None,
+        })
+        .collect();
+    let is_outer = |condition: &Expr| {
+        let (mut columns, mut outer) = (0, 0);
+        let _: ControlFlow<()> = ast::visit_expressions(condition, |expr| {
+            match expr {
+                Expr::CompoundIdentifier(parts) => {
+                    columns += 1;
+                    let table = parts.iter().rev().nth(1);
+                    outer +=
+                        usize::from(table.is_some_and(|table| !own.contains(&table.value.to_lowercase())));
+                }
+                Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => columns += 1,
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        outer > 0 && columns == outer
+    };
+    let mut conditions = Vec::new();
+    conjuncts(select.selection.take()?, &mut conditions);
+    let (outer, inner): (Vec<_>, Vec<_>) = conditions.into_iter().partition(is_outer);
+    let all = |conditions: Vec<Expr>| {
+        conditions.into_iter().reduce(|left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: BinaryOperator::And,
+            right: Box::new(right),
+        })
+    };
+    select.selection = all(inner);
+    all(outer)
+}
+
+fn conjuncts(condition: Expr, found: &mut Vec<Expr>) {
+    match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            conjuncts(*left, found);
+            conjuncts(*right, found);
+        }
+        Expr::Nested(inner) => conjuncts(*inner, found),
+        other => found.push(other),
+    }
 }

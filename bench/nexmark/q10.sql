@@ -1,0 +1,3 @@
+-- Log to the file system: each bid with the day and the minute whose partition it belongs to.
+SELECT auction, bidder, price, date_time, extra, to_char(date_time, 'YYYY-MM-DD') AS dt, to_char(date_time, 'HH24:MI') AS hm
+FROM bid

@@ -1,0 +1,9 @@
+-- Small-quantity-order revenue. More containers than in the benchmark, for a small scale factor.
+SELECT SUM(l_extendedprice) / 7.0 AS avg_yearly
+FROM lineitem, part
+WHERE p_partkey = l_partkey
+  AND p_brand = 'Brand#23'
+  AND p_container LIKE 'MED %'
+  AND l_quantity < (
+    SELECT 0.2 * AVG(l_quantity) FROM lineitem WHERE l_partkey = p_partkey
+  )
