@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use dataflow::{DecodedRows, Tick};
+use dataflow::DecodedRows;
 use datafusion::scalar::ScalarValue;
 use engine::{Database, IngestMeta, Notice, Options, Outcome, Receipt, Session};
 use futures::StreamExt;
@@ -143,11 +143,12 @@ impl Harness {
         };
         self.runtime.block_on(self.database().ingest(table, rows, meta))
     }
+}
 
-    pub fn wait(&self, tick: Tick) {
-        let wait = self.database().wait_tick(tick, std::time::Duration::from_secs(60));
-        self.runtime.block_on(wait).unwrap();
-    }
+/// Lets time pass where time itself is tested, or what is published once a second.
+#[allow(clippy::disallowed_methods, reason = "a test has nothing else to do meanwhile")]
+pub fn pause(duration: std::time::Duration) {
+    std::thread::sleep(duration);
 }
 
 /// All that a statement gives.
