@@ -50,7 +50,8 @@ fn as_counts(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 /// True when the plan has a row.
 fn exists(plan: LogicalPlan) -> Result<Expr> {
-    let rows = LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64))])?.build()?;
+    let rows =
+        LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64))])?.build()?;
     let subquery = Subquery {
         outer_ref_columns: rows.all_out_ref_exprs(),
         subquery: Arc::new(rows),
@@ -63,7 +64,8 @@ fn exists(plan: LogicalPlan) -> Result<Expr> {
 fn contains(x: Expr, plan: &LogicalPlan, schema: &DFSchema) -> Result<Expr> {
     let (relation, field) = plan.schema().qualified_field(0);
     let column = Expr::Column(Column::new(relation.cloned(), field.name()));
-    let filtered = |condition: Expr| exists(LogicalPlanBuilder::from(plan.clone()).filter(condition)?.build()?);
+    let filtered =
+        |condition: Expr| exists(LogicalPlanBuilder::from(plan.clone()).filter(condition)?.build()?);
     let nullable = x.nullable(schema)?;
     // Seen from inside of the subquery, the row's columns are outside.
     let outer = x.clone().transform_up(|expr| {
