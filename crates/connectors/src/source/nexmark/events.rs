@@ -14,6 +14,7 @@ use dataflow::SourceError;
 use super::options::NexmarkOptions;
 use super::random::Random;
 
+/// One, so that a round's first event is its person.
 const PERSONS: u64 = 1;
 const AUCTIONS: u64 = 3;
 const BIDS: u64 = 46;
@@ -188,7 +189,7 @@ impl Events {
             return position;
         }
         // 953 is prime, so that this is a permutation of any group whose size is no multiple of it.
-        let step = if group % 953 == 0 { 1 } else { 953 };
+        let step = if group.is_multiple_of(953) { 1 } else { 953 };
         let start = position / group * group;
         start + (position - start) * step % group
     }
@@ -341,7 +342,7 @@ impl Events {
 
 /// The newest person at event `number`, counted from 0.
 fn newest_person(number: u64) -> u64 {
-    number / ROUND * PERSONS + (number % ROUND).min(PERSONS - 1)
+    number / ROUND
 }
 
 /// The newest auction at event `number`, counted from 0.
