@@ -53,7 +53,7 @@ impl DedupSet {
             self.young_since_us = arrival_us;
         }
         let ids = rows.column(self.column);
-        let encoded = self.converter.convert_columns(&[ids.clone()])?;
+        let encoded = self.converter.convert_columns(std::slice::from_ref(ids))?;
         let mut fresh = vec![true; rows.num_rows()];
         let mut all_fresh = true;
         for (row, id) in encoded.iter().enumerate() {
@@ -72,7 +72,7 @@ impl DedupSet {
 
     /// Takes back the ids of rows that were admitted but could not be made durable.
     pub fn forget(&mut self, rows: &RecordBatch) -> dataflow::Result<()> {
-        let encoded = self.converter.convert_columns(&[rows.column(self.column).clone()])?;
+        let encoded = self.converter.convert_columns(std::slice::from_ref(rows.column(self.column)))?;
         for id in encoded.iter() {
             let [a, b] = [0, 1].map(|h| u128::from(self.hashers[h].hash_one(id.data())));
             self.young.remove(&(a << 64 | b));

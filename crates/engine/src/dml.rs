@@ -171,7 +171,7 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             };
             Ok(Change {
                 kind: Kind::Insert,
-                query: source.to_string(),
+                query: with_typed_literals(source, &table, &targets).to_string(),
                 targets,
                 returning: insert.returning.as_deref(),
                 table,
@@ -234,6 +234,30 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
         }
         _ => Err(SqlError::internal("this statement changes no rows")),
     }
+}
+
+/// VALUES in which a column has both quoted literals and other expressions, as in `('2021-01-01'), (now())`: the literals
+/// are of the column's type, as in PostgreSQL, and not texts, which would not go with the rest.
+fn with_typed_literals(source: &ast::Query, table: &TableDef, targets: &[usize]) -> ast::Query {
+    let mut query = source.clone();
+    let ast::SetExpr::Values(values) = query.body.as_mut() else { return query };
+    let quoted = |expr: &ast::Expr| matches!(expr, ast::Expr::Value(value) if matches!(value.value, ast::Value::SingleQuotedString(_)));
+    let null =
+        |expr: &ast::Expr| matches!(expr, ast::Expr::Value(value) if matches!(value.value, ast::Value::Null));
+    for (place, target) in targets.iter().enumerate() {
+        let mut exprs = values.rows.iter().filter_map(|row| row.content.get(place));
+        if !exprs.any(|expr| !quoted(expr) && !null(expr)) {
+            continue;
+        }
+        let sql_type = &table.columns[*target].sql_type;
+        let exprs = values.rows.iter_mut().filter_map(|row| row.content.get_mut(place));
+        for expr in exprs.filter(|expr| quoted(expr)) {
+            if let Ok(typed) = sql::parse_expr(&format!("CAST({expr} AS {sql_type})")) {
+                *expr = typed;
+            }
+        }
+    }
+    query
 }
 
 fn filter(selection: &Option<ast::Expr>) -> String {

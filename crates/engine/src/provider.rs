@@ -57,9 +57,12 @@ impl QueryScope {
         catalog.register_schema("public", schema).expect("a memory catalog takes schemas");
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog("dev".into(), Arc::new(catalog));
-        SessionStateBuilder::new_from_existing(SessionState::clone(&self.base))
+        let mut state = SessionStateBuilder::new_from_existing(SessionState::clone(&self.base))
             .with_catalog_list(Arc::new(catalogs))
-            .build()
+            .build();
+        // The time that now() gives in a statement.
+        state.mark_start_execution();
+        state
     }
 
     pub fn wanted(&self) -> BTreeSet<RelationId> {

@@ -90,7 +90,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), Some(relation.sql)]])
         }
         ["all"] => (text_schema(&["name", "setting", "description"]), all_settings(session)),
-        [name @ ..] => {
+        name => {
             let name = name.join(" ");
             let value = setting(session, &name).ok_or_else(|| {
                 SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))

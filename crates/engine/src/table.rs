@@ -89,7 +89,7 @@ impl KeyedTable {
         } else {
             rows
         };
-        let key_columns: Vec<_> = self.key_columns.iter().map(|c| rows.column(*c).clone()).collect();
+        let key_columns: Vec<_> = self.key_columns.iter().map(|c| Arc::clone(rows.column(*c))).collect();
         let keys = self.key_converter.convert_columns(&key_columns)?;
         let values = self.row_converter.convert_columns(rows.columns())?;
         // Old rows as bytes, new rows by number: both become columns at the end.
@@ -111,9 +111,9 @@ impl KeyedTable {
             let (slot, new) = self.keys.insert(key.as_ref());
             if new {
                 self.rows.resize(self.rows.len().max(slot as usize + 1), Box::default());
-            } else if self.on_conflict == OnConflict::DoNothing && weights.is_none() {
-                continue;
-            } else if *self.rows[slot as usize] == *value.as_ref() {
+            } else if (self.on_conflict == OnConflict::DoNothing && weights.is_none())
+                || *self.rows[slot as usize] == *value.as_ref()
+            {
                 continue;
             } else {
                 let old = std::mem::take(&mut self.rows[slot as usize]);
@@ -137,7 +137,7 @@ impl KeyedTable {
 
     /// A one-row batch with its nulls filled from the row that is there.
     fn merge_with_current(&self, row: &RecordBatch) -> dataflow::Result<RecordBatch> {
-        let key_columns: Vec<_> = self.key_columns.iter().map(|c| row.column(*c).clone()).collect();
+        let key_columns: Vec<_> = self.key_columns.iter().map(|c| Arc::clone(row.column(*c))).collect();
         let keys = self.key_converter.convert_columns(&key_columns)?;
         let Some(slot) = self.keys.find(keys.row(0).as_ref()) else { return Ok(row.clone()) };
         let parser = self.row_converter.parser();

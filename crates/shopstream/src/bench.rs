@@ -9,9 +9,9 @@ mod workloads;
 use crate::cli::BenchFlags;
 use crate::failure::{Failure, Result};
 
-/// Takes its own arguments and prints its figures to standard output, as JSON.
 type Scenario = fn(&[String]) -> Result;
 
+/// Scenarios by name. Each takes its own arguments and prints its figures to standard output, as JSON.
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("files", files::run),
     ("ingest", ingest::throughput),

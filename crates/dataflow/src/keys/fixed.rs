@@ -238,7 +238,7 @@ mod tests {
         let mut model: HashMap<[u64; 2], u32> = HashMap::new();
         for _ in 0..50_000 {
             let key = [next() % 40, next() % 50];
-            if next() % 3 == 0 {
+            if next().is_multiple_of(3) {
                 if let Some(slot) = model.remove(&key) {
                     assert_eq!(table.find(&key), Some(slot));
                     table.remove(slot);

@@ -15,7 +15,7 @@ pub fn rows_of_windows(spec: &ExpandSpec, change: &ZSet) -> dataflow::Result<Vec
     let times = microseconds(change.rows().column(spec.time_column))?;
     let windows = |time: &i64| match spec.kind {
         WindowKind::Tumble { .. } => 1,
-        _ => spec.kind.windows(*time).into_iter().count(),
+        _ => spec.kind.windows(*time).count(),
     };
     let rows = times.values().iter().enumerate();
     Ok(rows.flat_map(|(row, time)| std::iter::repeat_n(row as u32, windows(time))).collect())

@@ -1,5 +1,7 @@
 //! A keyed operator split by key: each shard owns the keys that hash to it.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use dataflow::{Operator, StateSize, StepContext, ZSet};
@@ -64,7 +66,7 @@ impl Sharded {
         if input.is_empty() {
             return Ok(vec![input.clone(); shards]);
         }
-        let columns: Vec<ArrayRef> = keys.iter().map(|k| input.rows().column(*k).clone()).collect();
+        let columns: Vec<ArrayRef> = keys.iter().map(|k| Arc::clone(input.rows().column(*k))).collect();
         let mut hashes = vec![0; input.len()];
         create_hashes(&columns, &self.hash_state, &mut hashes)
             .map_err(|e| dataflow::Error::Operator(e.to_string()))?;

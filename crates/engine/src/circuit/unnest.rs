@@ -178,7 +178,7 @@ mod tests {
     fn arrays_go_side_by_side_with_the_weight_of_their_row() {
         assert_eq!(
             run(UnnestWithout::Drop, &input(vec![1, 1, -2, 1])),
-            "+ 1  a  1  1\n+ 1  a  3  NULL\n+ 1  a  NULL  2\n- 2  NULL  9  NULL\n"
+            "- 2  NULL  9  NULL\n+ 1  a  1  1\n+ 1  a  3  NULL\n+ 1  a  NULL  2\n"
         );
         assert_eq!(run(UnnestWithout::Drop, &ZSet::empty(input(vec![1; 4]).schema())), "");
     }

@@ -50,7 +50,7 @@ mod tests {
         let rows = RecordBatch::try_from_iter([("a", column)]).unwrap();
         let mut constant = Constant::new(rows);
         let out = constant.step(&[], &mut StepContext::default()).unwrap();
-        assert_eq!(picture(&[out]), "+ 1  NULL\n+ 2  1\n");
+        assert_eq!(picture(&[out]), "+ 2  1\n+ 1  NULL\n");
         assert!(constant.step(&[], &mut StepContext::default()).unwrap().is_empty());
     }
 }

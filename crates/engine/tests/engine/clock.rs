@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::harness::Harness;
+use super::harness::{Harness, pause};
 
 /// The view's rows, and its query's as of the tick's clock; taken again when a tick came in between, and a few times
 /// more when they differ: the clock and the rows are not read at one moment.
@@ -18,7 +18,7 @@ fn view_and_query(db: &Harness, view: &str, query: &str) -> (Vec<String>, Vec<St
         if db.database().clock_us() == before && (rows == expected || attempts > 50) {
             return (rows, expected);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
 }
 
@@ -26,7 +26,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what} does not happen");
-        std::thread::sleep(Duration::from_millis(50));
+        pause(Duration::from_millis(50));
     }
 }
 
@@ -66,7 +66,7 @@ fn rows_come_and_go_without_any_write() {
     assert!((3..=14).contains(&written), "{written} records");
     let status = db.database().status();
     until("freeing", || db.database().status().views["recent"].state_rows == 0);
-    std::thread::sleep(Duration::from_millis(2500));
+    pause(Duration::from_millis(2500));
     assert_eq!(db.database().status().log_records, status.log_records);
     db.restart();
     check(&db);
@@ -112,7 +112,7 @@ fn a_random_history_equals_its_query_at_every_moment() {
             _ => format!("INSERT INTO e VALUES ({id}, {}, now() + INTERVAL '{ms} milliseconds')", id % 3),
         };
         db.run(&statement);
-        std::thread::sleep(Duration::from_millis(rng.u64(..60)));
+        pause(Duration::from_millis(rng.u64(..60)));
         if rng.u8(..10) == 0 {
             db.restart();
         }

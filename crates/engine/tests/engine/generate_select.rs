@@ -24,7 +24,7 @@ impl Table {
             4 => {
                 let (column, _) = self.column(rng);
                 format!(
-                    "SELECT k, e, n FROM {t}, unnest(ARRAY[{column}, {column}, NULL]) WITH ORDINALITY AS u(e, n){filter}"
+                    "SELECT k, e, n FROM {t}, unnest(ARRAY[{column}, {column}, NULL]) WITH ORDINALITY AS element(e, n){filter}"
                 )
             }
             5 => {

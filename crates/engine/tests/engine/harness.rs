@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use dataflow::{DecodedRows, Tick};
+use dataflow::DecodedRows;
 use engine::{Database, IngestMeta, Options, Outcome, Receipt};
 use futures::StreamExt;
 use sql::SqlError;
@@ -108,11 +108,12 @@ impl Harness {
         };
         self.runtime.block_on(self.database().ingest(table, rows, meta))
     }
+}
 
-    pub fn wait(&self, tick: Tick) {
-        let wait = self.database().wait_tick(tick, std::time::Duration::from_secs(60));
-        self.runtime.block_on(wait).unwrap();
-    }
+/// Lets time pass where time itself is tested, or what is published once a second.
+#[allow(clippy::disallowed_methods, reason = "a test has nothing else to do meanwhile")]
+pub fn pause(duration: std::time::Duration) {
+    std::thread::sleep(duration);
 }
 
 /// Rows as text. Floats are cut to ten digits: the batch engine adds them in another order.

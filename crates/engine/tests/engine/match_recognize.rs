@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 
-use super::harness::Harness;
+use super::harness::{Harness, pause};
 
 const EVENTS: &str = "CREATE TABLE e (id INT, k INT, v INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
 const KEYED: &str = "CREATE TABLE e (id INT PRIMARY KEY, k INT, v INT, ts TIMESTAMPTZ)";
@@ -229,7 +229,7 @@ fn decided_matches_free_their_rows() {
     db.run("INSERT INTO e SELECT x, x % 1000, 1 + x % 7, to_timestamp(x / 100) FROM generate_series(0, 100000) AS g(x)");
     db.run("INSERT INTO e VALUES (0, 0, 0, to_timestamp(10000))");
     db.run("INSERT INTO e VALUES (0, 0, 0, to_timestamp(10001))");
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    pause(std::time::Duration::from_millis(1100));
     db.run("INSERT INTO e VALUES (0, 0, 0, to_timestamp(10002))");
     let status = db.database().status();
     assert!(status.views["v"].state_rows < 10, "{:?}", status.views["v"]);

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::harness::Harness;
+use super::harness::{Harness, pause};
 
 const EVENTS: &str = "CREATE TABLE e (k INT, v INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
 
@@ -115,7 +115,7 @@ fn frames_free_what_lies_behind_them() {
             "INSERT INTO e SELECT x % 1000, x, to_timestamp(x / 100) FROM generate_series(0, 100000) AS g(x)",
         );
         db.run("INSERT INTO e VALUES (1, 1, to_timestamp(100000))");
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        pause(std::time::Duration::from_millis(1100));
         db.run("INSERT INTO e VALUES (1, 1, to_timestamp(100001))");
         let status = db.database().status();
         for view in ["v", "s"] {

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::harness::Harness;
+use super::harness::{Harness, pause};
 
 const EVENTS: &str =
     "CREATE TABLE e (item INT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY";
@@ -108,7 +108,7 @@ fn closed_windows_free_their_state() {
     db.run("CREATE MATERIALIZED VIEW v AS SELECT window_start, item, count(*) AS n FROM TUMBLE(e, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, item");
     db.run("INSERT INTO e SELECT x % 1000, to_timestamp(x / 100) FROM generate_series(0, 100000) AS g(x)");
     insert(&db, &[(1, 100_000)]);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    pause(std::time::Duration::from_millis(1100));
     insert(&db, &[(1, 100_001)]);
     let status = db.database().status();
     assert!(status.views["v"].state_rows <= 2, "{:?}", status.views["v"]);

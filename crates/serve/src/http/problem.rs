@@ -139,7 +139,6 @@ impl ProblemKind {
     /// For an answer that a library produced with this status.
     pub fn of_status(status: StatusCode) -> ProblemKind {
         match status.as_u16() {
-            400 => ProblemKind::BadRequest,
             404 => ProblemKind::NotFound,
             405 => ProblemKind::MethodNotAllowed,
             408 => ProblemKind::RequestTimeout,

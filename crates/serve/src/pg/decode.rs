@@ -381,7 +381,7 @@ fn parse_bytea(text: &str) -> Option<Vec<u8>> {
     if let Some(hex) = text.strip_prefix("\\x") {
         let digits: Vec<u8> =
             hex.bytes().filter(|b| !b.is_ascii_whitespace()).map(nibble).collect::<Option<_>>()?;
-        return (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect());
+        return digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect());
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -111,7 +112,7 @@ fn write_csv(path: &std::path::Path, batches: &[RecordBatch]) -> Result {
                         seconds.unary::<_, arrow::datatypes::Int64Type>(|us| us.div_euclid(1_000_000));
                     Ok(std::sync::Arc::new(seconds) as arrow::array::ArrayRef)
                 }
-                _ => Ok(c.clone()),
+                _ => Ok(Arc::clone(c)),
             })
             .collect::<Result<Vec<_>>>()?;
         let options = FormatOptions::default();

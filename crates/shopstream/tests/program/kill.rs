@@ -26,7 +26,7 @@ fn client(id: u64, address: &parking::Address, stop: &AtomicBool, sent: &AtomicU
             })
             .collect();
         // Every other request relies on event ids alone.
-        let key = (request % 2 == 0).then(|| format!("client-{id}-request-{request}"));
+        let key = request.is_multiple_of(2).then(|| format!("client-{id}-request-{request}"));
         loop {
             let mut post = agent
                 .post(format!("{}/v1/tables/t/rows", address.get()))

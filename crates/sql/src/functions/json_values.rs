@@ -465,7 +465,7 @@ fn float(value: f64, digits: &str) -> String {
 }
 
 fn build_object(args: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return exec_err!("argument list of jsonb_build_object must have an even number of elements");
     }
     let objects = (0..rows.max(1)).map(|row| {

@@ -14,8 +14,8 @@ pub(super) fn all() -> Vec<ScalarUDF> {
     let bigints = |_: &[DataType]| DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
     vec![
         plain("format", &[Take::Text, Take::Any], text, format).optional(1).variadic().udf(),
-        plain("quote_literal", &[Take::Text], text, |args, _| each(args, |text| literal(text))).udf(),
-        plain("quote_ident", &[Take::Text], text, |args, _| each(args, |text| identifier(text))).udf(),
+        plain("quote_literal", &[Take::Text], text, |args, _| each(args, literal)).udf(),
+        plain("quote_ident", &[Take::Text], text, |args, _| each(args, identifier)).udf(),
         plain("array_subscripts", &[Take::Any, Take::Int], bigints, subscripts).optional(1).udf(),
     ]
 }

@@ -144,7 +144,7 @@ impl Piece {
             Piece::Field { word, written, unpadded } => (*word, written.as_str(), *unpadded),
         };
         let week = time.iso_week();
-        let hour12 = if time.hour() % 12 == 0 { 12 } else { time.hour() % 12 };
+        let hour12 = if time.hour().is_multiple_of(12) { 12 } else { time.hour() % 12 };
         let (number, width) = match word {
             "YYYY" => (i64::from(time.year()), 4),
             "YYY" => (i64::from(time.year().rem_euclid(1000)), 3),

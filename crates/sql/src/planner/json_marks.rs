@@ -3,6 +3,8 @@
 //! Both are kept as text, and `jsonb_build_object('a', x)` has to quote the one and to take over the other. What is
 //! JSON is known here: columns by their declared type, and what functions of JSON give.
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -21,7 +23,7 @@ const JSON: [&str; 4] = ["json_get", "json_path", "jsonb_extract_path", "jsonb_s
 pub(super) fn mark(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut retyped = false;
     let marked = plan.transform_up_with_subqueries(|node| {
-        let schemas: Vec<_> = node.inputs().into_iter().map(|input| input.schema().clone()).collect();
+        let schemas: Vec<_> = node.inputs().into_iter().map(|input| Arc::clone(input.schema())).collect();
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
@@ -53,7 +55,7 @@ fn marked_call(expr: Expr, schemas: &[impl AsRef<DFSchema>]) -> Result<Transform
         true => raw(arg.clone()),
         false => arg.clone(),
     });
-    let call = ScalarFunction::new_udf(std::sync::Arc::clone(&call.func), args.collect());
+    let call = ScalarFunction::new_udf(Arc::clone(&call.func), args.collect());
     Ok(Transformed::yes(Expr::ScalarFunction(call)))
 }
 

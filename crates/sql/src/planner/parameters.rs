@@ -4,6 +4,7 @@
 //! read as text, and a binary value as garbage.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use datafusion::common::Result;
@@ -40,7 +41,7 @@ pub(super) fn typed_by_casts(plan: LogicalPlan) -> Result<LogicalPlan> {
             expr.transform_up(|expr| match expr {
                 Expr::Placeholder(mut placeholder) if placeholder.field.is_none() => {
                     let field = match known.get(&placeholder.id) {
-                        Some(Known::Inferred(field) | Known::Cast(field)) => Some(field.clone()),
+                        Some(Known::Inferred(field) | Known::Cast(field)) => Some(Arc::clone(field)),
                         _ => None,
                     };
                     let changed = field.is_some();
@@ -59,12 +60,12 @@ fn learn(expr: &Expr, known: &mut HashMap<String, Known>) {
     match expr {
         Expr::Placeholder(placeholder) => {
             if let Some(field) = &placeholder.field {
-                known.insert(placeholder.id.clone(), Known::Inferred(field.clone()));
+                known.insert(placeholder.id.clone(), Known::Inferred(Arc::clone(field)));
             }
         }
         Expr::Cast(cast) => {
             let Expr::Placeholder(placeholder) = cast.expr.as_ref() else { return };
-            let told = Known::Cast(cast.field.clone());
+            let told = Known::Cast(Arc::clone(&cast.field));
             known
                 .entry(placeholder.id.clone())
                 .and_modify(|before| {

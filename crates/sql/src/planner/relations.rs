@@ -336,30 +336,28 @@ fn plan_window(
         Expr::Column(column) => column,
         _ => return Err(located(usage("the second argument must be a column".to_string()), time_span)),
     };
-    let kind = window_kind(function, &intervals).map_err(|(error, place)| {
-        // Line 0 stands for a place that the parser did not keep.
-        located(error, if place.start.line == 0 { span } else { place })
-    })?;
+    let kind = window_kind(function, &intervals, span)?;
     check_columns(&input, &time_column, kind.name()).map_err(|error| located(error, time_span))?;
     let node = WindowTvf::try_new(input, kind, time_column)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
 
-fn window_kind(
-    function: Function,
-    intervals: &[ast::Expr],
-) -> std::result::Result<WindowKind, (SqlError, AstSpan)> {
+/// The window that the function's intervals give; `call` is where the function itself stands.
+fn window_kind(function: Function, intervals: &[ast::Expr], call: AstSpan) -> Result<WindowKind> {
+    let located = |error: SqlError, expr: &ast::Expr| {
+        let place = expr.span();
+        // Line 0 stands for a place that the parser did not keep.
+        located(error, if place.start.line == 0 { call } else { place })
+    };
     let mut sizes = Vec::with_capacity(intervals.len());
     for expr in intervals {
-        let us = duration::constant_us(expr).map_err(|error| (error, expr.span()))?.ok_or_else(|| {
+        let us = duration::constant_us(expr).map_err(|error| located(error, expr))?.ok_or_else(|| {
             let error = SqlError::new(
                 SqlState::InvalidParameterValue,
                 format!("window size must be a constant interval, not {expr}"),
             );
-            (
-                error.with_hint(format!("write {}, each size like INTERVAL '5 minutes'", function.usage())),
-                expr.span(),
-            )
+            let hint = format!("write {}, each size like INTERVAL '5 minutes'", function.usage());
+            located(error.with_hint(hint), expr)
         })?;
         sizes.push(us);
     }
@@ -369,7 +367,7 @@ fn window_kind(
         Function::Hop => WindowKind::hop(sizes[0], sizes[1], offset),
         Function::Cumulate => WindowKind::cumulate(sizes[0], sizes[1], offset),
     };
-    kind.map_err(|error| (error, intervals[0].span()))
+    kind.map_err(|error| located(error, &intervals[0]))
 }
 
 /// The checks of [`WindowTvf::try_new`], with the words for a user.

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, ObjectNamePart, V
 
 use super::set_returning::{call, plain_arguments};
 
-/// Rewrites `x AT TIME ZONE z`, `date_trunc(unit, x, zone)` and `substring(x FROM 'pattern')`.
+/// Rewrites `x AT TIME ZONE z`, `date_trunc(unit, x, zone)`, `substring(x FROM 'pattern')` and `ARRAY[x, ...]`.
 pub(super) fn rewrite(expr: &mut Expr) {
     let rewritten = match expr {
         Expr::AtTimeZone { timestamp, time_zone } => {
@@ -13,6 +13,8 @@ pub(super) fn rewrite(expr: &mut Expr) {
         Expr::Substring { expr, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
             call("regexp_substr", vec![expr.as_ref().clone(), from.as_ref().clone()])
         }
+        // The planner would look for the columns of an array literal in its own FROM only, not in those around.
+        Expr::Array(array) if !array.elem.is_empty() => call("make_array", array.elem.clone()),
         Expr::Function(function) => {
             let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return };
             let FunctionArguments::List(list) = &function.args else { return };

@@ -174,14 +174,14 @@ fn write_integers<T: integers::Integer>(
 
 fn write_bits(bits: &BooleanBuffer, out: &mut Vec<u8>) {
     let bytes = bits.len().div_ceil(8);
-    if bits.offset() % 8 == 0 {
+    if bits.offset().is_multiple_of(8) {
         let start = bits.offset() / 8;
         out.extend_from_slice(&bits.values()[start..start + bytes]);
     } else {
         out.extend_from_slice(&bits.sliced().as_slice()[..bytes]);
     }
     // Bits beyond the last row are not ours: equal rows give equal bytes.
-    if bits.len() % 8 != 0
+    if !bits.len().is_multiple_of(8)
         && let Some(last) = out.last_mut()
     {
         *last &= (1 << (bits.len() % 8)) - 1;

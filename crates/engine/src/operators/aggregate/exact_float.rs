@@ -110,11 +110,11 @@ impl ExactFloatSum {
 
     #[inline]
     fn add_limb(&mut self, number: u32, value: i128) {
-        if number == self.limb_number {
-            if let Some(sum) = self.limb.checked_add(value) {
-                self.limb = sum;
-                return;
-            }
+        if number == self.limb_number
+            && let Some(sum) = self.limb.checked_add(value)
+        {
+            self.limb = sum;
+            return;
         }
         self.add_other_limb(number, value);
     }

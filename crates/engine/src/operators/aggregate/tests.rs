@@ -317,7 +317,7 @@ fn keys_of_every_text_type_come_back() {
         };
         let mut aggregate = Aggregate::new(spec).unwrap();
         let rows = ZSet::inserts(RecordBatch::try_new(input, vec![Arc::clone(&column)]).unwrap());
-        let out = aggregate.step(&[rows.clone()], &mut StepContext::default()).unwrap();
+        let out = aggregate.step(std::slice::from_ref(&rows), &mut StepContext::default()).unwrap();
         assert_eq!(out.rows().column(0).as_ref(), column.as_ref());
         let out = aggregate.step(&[rows.negate()], &mut StepContext::default()).unwrap();
         assert_eq!((out.len(), aggregate.state_size().rows), (5, 0));

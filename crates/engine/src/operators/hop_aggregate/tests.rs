@@ -9,6 +9,9 @@ use super::*;
 use crate::operators::aggregate::oracle::*;
 use crate::operators::aggregate::{AggregateCall, AggregateFunction};
 
+/// Rows that a window took, with their weights.
+type Taken = Vec<(Row, i64)>;
+
 fn hop(kind: HopKind, slide_s: i64, size_s: i64) -> HopSpec {
     HopSpec {
         kind,
@@ -230,7 +233,7 @@ fn random_case(seed: u64) {
     let note = format!("seed {seed:#x}, {hop:?}, {spec:?}");
     let mut operator = HopAggregate::new(spec.clone(), hop.clone()).unwrap();
     // Per end of a window and key: the key columns, and the rows the window took.
-    let mut windows: BTreeMap<(i64, Vec<String>), Vec<(Row, i64)>> = BTreeMap::new();
+    let mut windows: BTreeMap<(i64, Vec<String>), Taken> = BTreeMap::new();
     let mut there: Vec<Row> = Vec::new();
     let mut outputs = Vec::new();
     let (mut watermark, mut late, mut late_expected) = (i64::MIN, 0, 0);
