@@ -59,6 +59,7 @@ def main():
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results" / "latest.json")
     arguments = parser.parse_args()
     only = arguments.only.split(",")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 
     def keep(result):
         show(result)
@@ -231,10 +232,12 @@ def run_flink(arguments, query, environment, rows):
     try:
         text, _ = process.communicate(timeout=arguments.timeout)
     except subprocess.TimeoutExpired:
-        # The JVM is a grandchild: it goes with its group.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
         return {"error": f"not done after {arguments.timeout} s"}
+    finally:
+        # The JVM is a grandchild: it goes with its group, also when we are told to stop.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     seconds = re.findall(r"job_s ([0-9.]+)", text)
     if process.returncode != 0 or not seconds:
         # Flink wraps the cause in many layers; the innermost comes last.
