@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
+pub mod functions_sql;
 pub mod match_recognize;
 pub mod parser;
 pub mod planner;
@@ -24,6 +25,7 @@ pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
+pub use functions_sql::{FunctionDef, SqlFunctions};
 pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{

@@ -6,6 +6,7 @@
 //! ```
 
 mod checked;
+mod compatibility;
 mod definitions;
 mod errors;
 mod grouping_sets;
@@ -21,6 +22,7 @@ mod set_returning;
 mod spellings;
 mod stop;
 mod streaming;
+mod subqueries;
 #[cfg(test)]
 mod tests;
 
@@ -43,11 +45,13 @@ use datafusion::sql::parser::Statement as PlannerStatement;
 use datafusion::sql::sqlparser::ast;
 
 pub use self::checked::checked_physical_expr;
+pub use self::compatibility::{EMPTY_CATALOGS, mentions_catalogs};
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
 pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
+use crate::functions_sql::SqlFunctions;
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
@@ -75,7 +79,6 @@ impl Default for PlannerConfig {
 pub fn session_state(config: &PlannerConfig) -> SessionState {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_DATABASE, DEFAULT_SCHEMA)
-        .with_information_schema(true)
         .with_target_partitions(config.target_partitions.max(1))
         .with_batch_size(config.batch_size.max(1));
     let options = session.options_mut();
@@ -122,9 +125,16 @@ pub async fn bind_statement(
     mut statement: ast::Statement,
     sql: &str,
 ) -> Result<LogicalPlan> {
+    if let Some(functions) = state.config().get_extension::<SqlFunctions>() {
+        functions.expand(&mut statement)?;
+    }
+    if compatibility::mentions_catalogs(sql) {
+        compatibility::rewrite(&mut statement);
+    }
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
-    let bound = bound.and_then(parameters::typed_by_casts).and_then(set_operations::rewrite);
+    let bound = bound.and_then(parameters::type_parameters).and_then(set_operations::rewrite);
+    let bound = bound.and_then(subqueries::rewrite);
     match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
