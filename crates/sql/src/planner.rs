@@ -22,6 +22,7 @@ mod set_returning;
 mod spellings;
 mod stop;
 mod streaming;
+mod subqueries;
 #[cfg(test)]
 mod tests;
 
@@ -133,6 +134,7 @@ pub async fn bind_statement(
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
     let bound = bound.and_then(parameters::type_parameters).and_then(set_operations::rewrite);
+    let bound = bound.and_then(subqueries::rewrite);
     match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),
