@@ -10,7 +10,6 @@
 //! | `x::pg_catalog.text`, `::oid`, `::name`, `::"char"` | `::text`, `::bigint` |
 //! | `(SELECT f(d.a) FROM pg_attrdef d WHERE ... AND c.b)`, one row at most | `CASE WHEN c.b THEN (SELECT max(f(d.a)) ...) END` |
 //! | a SELECT that reads a catalog which is always empty | no rows |
-//! | `EXISTS (SELECT ...)` among the columns of a result | `(SELECT count(*) ...) > 0` |
 //! | `array_to_string(ARRAY(SELECT x ...), ', ')` | `(SELECT string_agg(x, ', ') ...)` |
 //! | `generate_subscripts(a, 1)` | `unnest(array_subscripts(a))` |
 
@@ -104,16 +103,6 @@ impl VisitorMut for Rewrite {
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
         if reads_empty_catalog(select) {
             make_empty(select);
-        }
-        for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                let _: ControlFlow<()> = ast::visit_expressions_mut(expr, |expr| {
-                    if let Some(counted) = counted_exists(expr) {
-                        *expr = counted;
-                    }
-                    ControlFlow::Continue(())
-                });
-            }
         }
         ControlFlow::Continue(())
     }
@@ -212,22 +201,6 @@ fn is_aggregate(expr: &Expr) -> bool {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => is_aggregate(expr),
         _ => false,
     }
-}
-
-/// `EXISTS (SELECT ...)` as a value.
-fn counted_exists(expr: &Expr) -> Option<Expr> {
-    let Expr::Exists { subquery, negated } = expr else { return None };
-    let mut query = subquery.clone();
-    let SetExpr::Select(select) = query.body.as_mut() else { return None };
-    select.projection = vec![SelectItem::UnnamedExpr(crate::parse_expr("count(*)").ok()?)];
-    query.order_by = None;
-    query.limit_clause = None;
-    let count = call("coalesce", vec![Expr::Subquery(query), crate::parse_expr("0").ok()?])?;
-    Some(Expr::Nested(Box::new(Expr::BinaryOp {
-        left: Box::new(count),
-        op: if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt },
-        right: Box::new(crate::parse_expr("0").ok()?),
-    })))
 }
 
 /// `array_to_string(ARRAY(SELECT ...), separator)`
