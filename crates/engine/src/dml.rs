@@ -171,7 +171,8 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             };
             Ok(Change {
                 kind: Kind::Insert,
-                query: with_typed_literals(source, &table, &targets).to_string(),
+                query: with_typed_literals(&with_defaults(source, &table, &targets), &table, &targets)
+                    .to_string(),
                 targets,
                 returning: insert.returning.as_deref(),
                 table,
@@ -190,7 +191,10 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
                         .with_hint("assign each column"));
                 };
                 let column = input_column(&table, &last_name(name))?;
-                values[column] = Some(assignment.value.to_string());
+                values[column] = Some(match is_default(&assignment.value) {
+                    true => default_of(&table.columns[column]),
+                    false => assignment.value.to_string(),
+                });
             }
             let old =
                 table.columns.iter().enumerate().map(|(i, c)| format!("{} AS old_{i}", quoted(&c.name)));
@@ -238,6 +242,30 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
         }
         _ => Err(SqlError::internal("this statement changes no rows")),
     }
+}
+
+/// VALUES in which DEFAULT stands for what the table says.
+fn with_defaults(source: &ast::Query, table: &TableDef, targets: &[usize]) -> ast::Query {
+    let mut query = source.clone();
+    let ast::SetExpr::Values(values) = query.body.as_mut() else { return query };
+    for row in &mut values.rows {
+        for (expr, target) in row.content.iter_mut().zip(targets) {
+            if is_default(expr)
+                && let Ok(default) = sql::parse_expr(&default_of(&table.columns[*target]))
+            {
+                *expr = default;
+            }
+        }
+    }
+    query
+}
+
+fn is_default(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
+}
+
+fn default_of(column: &sql::Column) -> String {
+    format!("CAST({} AS {})", column.default.as_deref().unwrap_or("NULL"), column.sql_type)
 }
 
 /// VALUES in which a column has both quoted literals and other expressions, as in `('2021-01-01'), (now())`: the literals

@@ -201,6 +201,9 @@ const FUNCTIONS: &[(&str, Answer, Body)] = &[
         Some(Value::Text(name)) => facts::type_oid_of_name(name).map_or(Value::Null, Value::Int),
         _ => Value::Null,
     }),
+    ("to_regtype", Answer::Int, |_, v| {
+        v.first().and_then(Value::text).and_then(facts::type_oid_of_name).map_or(Value::Null, Value::Int)
+    }),
     ("regnamespace", Answer::Reg, |_, v| match v.first() {
         Some(Value::Int(facts::PUBLIC)) => Value::Text("public".into()),
         Some(Value::Int(facts::PG_CATALOG)) => Value::Text("pg_catalog".into()),

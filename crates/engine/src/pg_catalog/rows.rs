@@ -73,6 +73,8 @@ pub enum Kind {
     Float4,
     Text,
     Int2s,
+    /// As `Int2s`; clients are told that it is `int2vector`, which is written without braces.
+    Int2Vector,
     Texts,
 }
 
@@ -97,8 +99,14 @@ impl SystemTable {
     }
 
     pub fn into_batch(self) -> Result<RecordBatch> {
-        let fields: Vec<Field> =
-            self.columns.iter().map(|(name, kind)| Field::new(*name, data_type(*kind), true)).collect();
+        let field = |(name, kind): &(&str, Kind)| {
+            let field = Field::new(*name, data_type(*kind), true);
+            match kind {
+                Kind::Int2Vector => sql::types::with_sql_type(field, "int2vector"),
+                _ => field,
+            }
+        };
+        let fields: Vec<Field> = self.columns.iter().map(field).collect();
         let arrays = self
             .columns
             .iter()
@@ -121,6 +129,7 @@ fn read_column(text: &'static str) -> (&'static str, Kind) {
                 "int8" | "oid" => Kind::Int8,
                 "float4" => Kind::Float4,
                 "int2[]" => Kind::Int2s,
+                "int2vector" => Kind::Int2Vector,
                 "text[]" => Kind::Texts,
                 other => panic!("{other} is no type of a system table"),
             };
@@ -138,7 +147,7 @@ fn data_type(kind: Kind) -> DataType {
         Kind::Int8 => DataType::Int64,
         Kind::Float4 => DataType::Float32,
         Kind::Text => DataType::Utf8,
-        Kind::Int2s => list(DataType::Int16),
+        Kind::Int2s | Kind::Int2Vector => list(DataType::Int16),
         Kind::Texts => list(DataType::Utf8),
     }
 }
@@ -183,7 +192,7 @@ fn array<'a>(kind: Kind, cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
             });
             Arc::new(builder.finish())
         }
-        Kind::Int2s => {
+        Kind::Int2s | Kind::Int2Vector => {
             let mut builder = ListBuilder::new(Int16Builder::new());
             for cell in cells {
                 if let Cell::Ints(values) = cell {

@@ -289,8 +289,8 @@ fn indexes(facts: &Facts) -> SystemTable {
     SystemTable::new(
         "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique bool, indnullsnotdistinct bool, \
          indisprimary bool, indisexclusion bool, indimmediate bool, indisclustered bool, indisvalid bool, \
-         indcheckxmin bool, indisready bool, indislive bool, indisreplident bool, indkey int2[], \
-         indcollation int2[], indclass int2[], indoption int2[], indexprs, indpred",
+         indcheckxmin bool, indisready bool, indislive bool, indisreplident bool, indkey int2vector, \
+         indcollation int2[], indclass int2[], indoption int2vector, indexprs, indpred",
         rows.collect(),
     )
 }
@@ -502,8 +502,12 @@ fn server() -> Vec<(&'static str, SystemTable)> {
         (
             "pg_language",
             SystemTable::new(
-                "oid oid, lanname, lanowner oid, lanispl bool, lanpltrusted bool",
-                vec![row![12i64, "internal", OWNER, false, false], row![14i64, "sql", OWNER, false, true]],
+                "oid oid, lanname, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, \
+                 lanvalidator oid, lanacl text[], tableoid oid",
+                vec![
+                    row![12i64, "internal", OWNER, false, false, 0i64, 0i64, 0i64, Cell::Null, 2_612i64],
+                    row![14i64, "sql", OWNER, false, true, 0i64, 0i64, 0i64, Cell::Null, 2_612i64],
+                ],
             ),
         ),
         (

@@ -198,6 +198,8 @@ enum Values {
     Interval(IntervalMonthDayNanoArray),
     Duration(DurationMicrosecondArray),
     List(ListArray, Box<Values>),
+    /// `1 2` instead of `{1,2}`: numbers of columns in the system catalogs.
+    Vector(ListArray, Box<Values>),
 }
 
 impl Values {
@@ -266,7 +268,10 @@ impl Values {
                     DataType::List(_) => Values::of_canonical(list.values(), oid_type)?,
                     _ => Values::of_canonical(list.values(), &element)?,
                 };
-                Values::List(list, Box::new(items))
+                match *oid_type {
+                    Type::INT2_VECTOR => Values::Vector(list, Box::new(items)),
+                    _ => Values::List(list, Box::new(items)),
+                }
             }
             other => {
                 return Err(ArrowError::NotYetImplemented(format!("values of type {other} for clients")));
@@ -297,7 +302,7 @@ impl Values {
             Values::Timestamp(a) | Values::Timestamptz(a) => a.is_null(row),
             Values::Interval(a) => a.is_null(row),
             Values::Duration(a) => a.is_null(row),
-            Values::List(a, _) => a.is_null(row),
+            Values::List(a, _) | Values::Vector(a, _) => a.is_null(row),
         }
     }
 
@@ -341,6 +346,15 @@ impl Values {
                 calendar::write_interval(months, days, micros, out);
             }
             Values::List(list, items) => write_array_text(list, items, row, out)?,
+            Values::Vector(list, items) => {
+                let offsets = list.value_offsets();
+                for item in offsets[row] as usize..offsets[row + 1] as usize {
+                    if item > offsets[row] as usize {
+                        out.put_u8(b' ');
+                    }
+                    items.write_text(item, out)?;
+                }
+            }
             _ => match (self.text(row), self.bytes(row)) {
                 (Some(text), _) => out.put_slice(text.as_bytes()),
                 (_, Some(bytes)) => {
@@ -379,6 +393,7 @@ impl Values {
                 out.put_i32(months);
             }
             Values::List(list, items) => write_array_binary(list, items, row, oid_type, out)?,
+            Values::Vector(list, items) => write_array_binary(list, items, row, &Type::INT2_ARRAY, out)?,
             _ => match (self.text(row), self.bytes(row)) {
                 (Some(text), _) if *oid_type == Type::UUID => {
                     out.put_slice(&parse_uuid(text).ok_or_else(|| {

@@ -52,6 +52,7 @@ impl PgType {
             DataType::Interval(_) | DataType::Duration(_) => plain(Type::INTERVAL),
             DataType::Dictionary(_, values) => PgType::of(values, sql_type),
             DataType::RunEndEncoded(_, values) => PgType::of(values.data_type(), sql_type),
+            DataType::List(_) if sql_type == Some("int2vector") => plain(Type::INT2_VECTOR),
             DataType::List(item)
             | DataType::LargeList(item)
             | DataType::FixedSizeList(item, _)

@@ -1,4 +1,4 @@
-//! Texts: `format`, `quote_literal`, `quote_ident`, and the positions of an array.
+//! Texts: `format`, `quote_literal`, `quote_ident`, `like_escape`, and the positions of an array.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ pub(super) fn all() -> Vec<ScalarUDF> {
         plain("format", &[Take::Text, Take::Any], text, format).optional(1).variadic().udf(),
         plain("quote_literal", &[Take::Text], text, |args, _| each(args, literal)).udf(),
         plain("quote_ident", &[Take::Text], text, |args, _| each(args, identifier)).udf(),
+        plain("like_escape", &[Take::Text, Take::Text], text, like_escape).udf(),
         plain("array_subscripts", &[Take::Any, Take::Int], bigints, subscripts).optional(1).udf(),
     ]
 }
@@ -94,6 +95,35 @@ fn formatted(pattern: &str, values: &[ArrayRef], row: usize) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// A pattern of LIKE whose escape character is another one, with backslashes; `x LIKE p ESCAPE e` becomes a call.
+fn like_escape(args: &[ArrayRef], _: usize) -> Result<ArrayRef> {
+    let (patterns, escapes) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+    let converted = patterns.iter().zip(escapes.iter()).map(|(pattern, escape)| {
+        let (Some(pattern), Some(escape)) = (pattern, escape) else { return Ok(None) };
+        let mut escape = escape.chars();
+        let (escape, more) = (escape.next(), escape.next());
+        if more.is_some() {
+            return exec_err!("invalid escape string: it has to be empty or one character");
+        }
+        let mut out = String::with_capacity(pattern.len());
+        let mut chars = pattern.chars();
+        while let Some(c) = chars.next() {
+            if Some(c) == escape {
+                let Some(next) = chars.next() else {
+                    return exec_err!("LIKE pattern must not end with escape character");
+                };
+                out.push('\\');
+                out.push(next);
+            } else {
+                out.extend((c == '\\').then_some('\\'));
+                out.push(c);
+            }
+        }
+        Ok(Some(out))
+    });
+    Ok(Arc::new(converted.collect::<Result<StringArray>>()?))
 }
 
 /// 1, 2, ... up to the length of an array; `generate_subscripts` makes rows of it.

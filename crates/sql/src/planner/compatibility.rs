@@ -10,6 +10,7 @@
 //! | `x::pg_catalog.text`, `::oid`, `::name`, `::"char"` | `::text`, `::bigint` |
 //! | `(SELECT f(d.a) FROM pg_attrdef d WHERE ... AND c.b)`, one row at most | `CASE WHEN c.b THEN (SELECT max(f(d.a)) ...) END` |
 //! | a SELECT that reads a catalog which is always empty | no rows |
+//! | `array_to_string(ARRAY(SELECT x ...), ', ')` | `(SELECT string_agg(x, ', ') ...)` |
 //! | `generate_subscripts(a, 1)` | `unnest(array_subscripts(a))` |
 
 use crate::walk::{for_each_expr, walk};
@@ -21,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 /// Catalogs of PostgreSQL about things that do not exist here.
-pub const EMPTY_CATALOGS: [&str; 34] = [
+pub const EMPTY_CATALOGS: [&str; 38] = [
     "pg_aggregate",
     "pg_auth_members",
     "pg_cast",
@@ -55,6 +56,10 @@ pub const EMPTY_CATALOGS: [&str; 34] = [
     "pg_subscription",
     "pg_tablespace",
     "pg_trigger",
+    "pg_ts_config",
+    "pg_ts_dict",
+    "pg_ts_parser",
+    "pg_ts_template",
     "pg_user_mapping",
 ];
 
@@ -88,9 +93,26 @@ struct Rewrite;
 impl VisitorMut for Rewrite {
     type Break = ();
 
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
+        // It may order by columns that are gone below.
+        if matches!(query.body.as_ref(), SetExpr::Select(select) if reads_empty_catalog(select)) {
+            query.order_by = None;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
         if reads_empty_catalog(select) {
             make_empty(select);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let Some(aggregated) = joined_rows(function)
+        {
+            *expr = aggregated;
         }
         ControlFlow::Continue(())
     }
@@ -180,6 +202,35 @@ fn is_aggregate(expr: &Expr) -> bool {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => is_aggregate(expr),
         _ => false,
     }
+}
+
+/// `array_to_string(ARRAY(SELECT ...), separator)`
+fn joined_rows(function: &ast::Function) -> Option<Expr> {
+    if catalog_name(&function.name)? != "array_to_string" {
+        return None;
+    }
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(array))),
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(separator)),
+    ] = list.args.as_slice()
+    else {
+        return None;
+    };
+    let FunctionArguments::Subquery(query) = &array.args else { return None };
+    let mut query = query.clone();
+    query.order_by = None;
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let nothing = crate::parse_expr("''").ok()?;
+    if reads_empty_catalog(select) {
+        return Some(nothing);
+    }
+    let item = match select.projection.pop()? {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr,
+        _ => return None,
+    };
+    select.projection = vec![SelectItem::UnnamedExpr(call("string_agg", vec![item, separator.clone()])?)];
+    call("coalesce", vec![Expr::Subquery(query), nothing])
 }
 
 /// The same columns, and no row.

@@ -4,8 +4,16 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, ObjectNamePart, V
 
 use super::set_returning::{call, plain_arguments};
 
-/// Rewrites `x AT TIME ZONE z`, `date_trunc(unit, x, zone)`, `substring(x FROM 'pattern')` and `ARRAY[x, ...]`.
+/// Rewrites `x AT TIME ZONE z`, `date_trunc(unit, x, zone)`, `substring(x FROM 'pattern')`, `ARRAY[x, ...]` and
+/// `x LIKE p ESCAPE e`.
 pub(super) fn rewrite(expr: &mut Expr) {
+    if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
+        && let Some(escape) =
+            escape_char.take_if(|escape| escape.clone().into_string().as_deref() != Some("\\"))
+    {
+        **pattern = call("like_escape", vec![pattern.as_ref().clone(), Expr::Value(escape)]);
+        return;
+    }
     let rewritten = match expr {
         Expr::AtTimeZone { timestamp, time_zone } => {
             call("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()])
