@@ -273,7 +273,13 @@ fn default_of(column: &sql::Column) -> String {
 fn with_typed_literals(source: &ast::Query, table: &TableDef, targets: &[usize]) -> ast::Query {
     let mut query = source.clone();
     let ast::SetExpr::Values(values) = query.body.as_mut() else { return query };
-    let quoted = |expr: &ast::Expr| matches!(expr, ast::Expr::Value(value) if matches!(value.value, ast::Value::SingleQuotedString(_)));
+    let quoted = |expr: &ast::Expr| match expr {
+        ast::Expr::Value(value) => {
+            use ast::Value::*;
+            matches!(value.value, SingleQuotedString(_) | DollarQuotedString(_) | EscapedStringLiteral(_))
+        }
+        _ => false,
+    };
     let null =
         |expr: &ast::Expr| matches!(expr, ast::Expr::Value(value) if matches!(value.value, ast::Value::Null));
     for (place, target) in targets.iter().enumerate() {

@@ -104,7 +104,12 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
     builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(aggregates::AggregateCalls));
     builder.scalar_functions().get_or_insert_with(Vec::new).extend(functions::all());
     builder.scalar_functions().get_or_insert_with(Vec::new).extend(rewrites::markers());
-    builder.aggregate_functions().get_or_insert_with(Vec::new).extend(aggregates::all());
+    let ours = aggregates::all();
+    let functions = builder.aggregate_functions().get_or_insert_with(Vec::new);
+    // Not only their names, also their aliases go: a state built out of this one registers all it finds, in any order,
+    // and DataFusion's function behind an alias would take its own name back.
+    functions.retain(|theirs| ours.iter().all(|ours| ours.name() != theirs.name()));
+    functions.extend(ours);
     builder.build()
 }
 

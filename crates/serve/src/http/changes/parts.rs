@@ -14,6 +14,8 @@ use super::{JsonRows, rows_total};
 
 /// Rows of one event.
 pub const PART_ROWS: usize = 500;
+/// Bytes of JSON after which an event gets no more rows: each slow reader holds about this much.
+const PART_BYTES: usize = 64 << 10;
 
 /// What is left to send of one snapshot or change.
 pub struct Parts {
@@ -75,16 +77,16 @@ impl Parts {
                     None => out.extend_from_slice(format!(",\"tick\":{}", self.tick).as_bytes()),
                 }
                 out.extend_from_slice(b",\"rows\":[");
-                let end = (*sent + PART_ROWS).min(*total);
-                for number in *sent..end {
-                    if number > *sent {
+                let first = *sent;
+                while *sent < *total && *sent - first < PART_ROWS && out.len() < PART_BYTES {
+                    if *sent > first {
                         out.push(b',');
                     }
-                    let (batch, row) = locate(batches, number);
+                    let (batch, row) = locate(batches, *sent);
                     json.write_object(out, batch, row);
+                    *sent += 1;
                 }
-                *sent = end;
-                let last = end == *total;
+                let last = *sent == *total;
                 out.extend_from_slice(format!("],\"last\":{last}").as_bytes());
                 last
             }
@@ -92,7 +94,10 @@ impl Parts {
                 let mut deleted = Vec::new();
                 let mut inserted = Vec::new();
                 let mut written = 0;
-                while *entry < entries.len() && written < PART_ROWS {
+                while *entry < entries.len()
+                    && written < PART_ROWS
+                    && deleted.len() + inserted.len() < PART_BYTES
+                {
                     let (row, weight) = entries[*entry];
                     let list = if weight < 0 { &mut deleted } else { &mut inserted };
                     if !list.is_empty() {
@@ -165,7 +170,7 @@ fn row_keys(change: &ZSet) -> Option<arrow::row::Rows> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
     use serde_json::{Value, json};
 
     use super::*;
@@ -230,5 +235,19 @@ mod tests {
         let lengths: Vec<usize> =
             parts.iter().map(|part| part["inserted"].as_array().unwrap().len()).collect();
         assert_eq!(lengths, [500, 500, 201]);
+    }
+    #[test]
+    fn wide_rows_come_in_more_events() {
+        let texts = vec!["x".repeat(PART_BYTES / 4); 9];
+        let array: ArrayRef = Arc::new(StringArray::from(texts));
+        let batch = RecordBatch::try_from_iter([("v", array)]).unwrap();
+        let change = ZSet::new(batch.clone(), vec![1; 9]);
+        let change = Parts::change(Change { tick: Tick(1), change }).unwrap();
+        let snapshot = Parts::snapshot(Tick(1), b",\"tick\":1".to_vec(), vec![batch]);
+        for (parts, list) in [(change, "inserted"), (snapshot, "rows")] {
+            let lengths: Vec<usize> =
+                all_parts(parts).iter().map(|part| part[list].as_array().unwrap().len()).collect();
+            assert_eq!(lengths, [4, 4, 1]);
+        }
     }
 }
