@@ -11,6 +11,7 @@
 //!
 //! Rule: what a query means depends only on its text and the catalog, so the functions come with the session state.
 
+use crate::walk::walk;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -18,8 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Visit, VisitMut, Visitor,
-    VisitorMut,
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, VisitorMut,
 };
 
 use crate::catalog::RelationId;
@@ -84,7 +84,7 @@ impl SqlFunctions {
             return Ok(());
         }
         let room = Cell::new(PARTS_MAX);
-        match VisitMut::visit(statement, &mut Expand { functions: self, within: None, room: &room }) {
+        match walk(statement, &mut Expand { functions: self, within: None, room: &room }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
@@ -130,7 +130,7 @@ impl Expand<'_> {
         // The arguments were visited already and hold no calls; the body may.
         let within = Within { function: &function.name, outer: self.within };
         let mut inner = Expand { functions: self.functions, within: Some(&within), room: self.room };
-        match VisitMut::visit(expr, &mut inner) {
+        match walk(expr, &mut inner) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
@@ -166,22 +166,22 @@ struct Size {
 impl Size {
     fn of(expr: &Expr) -> Size {
         let mut size = Size::default();
-        let _ = Visit::visit(expr, &mut size);
+        let _ = walk(&mut expr.clone(), &mut size);
         size
     }
 }
 
-impl Visitor for Size {
+impl VisitorMut for Size {
     type Break = ();
 
-    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
         self.parts += 1;
         self.level += 1;
         self.depth = self.depth.max(self.level);
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
         self.level -= 1;
         ControlFlow::Continue(())
     }
@@ -246,7 +246,7 @@ fn body_of(function: &FunctionDef, call: &ast::Function, room: &Cell<usize>) -> 
     let sizes: Vec<usize> = values.iter().map(|value| Size::of(value).parts).collect();
     take(room, Size::of(&body).parts, function)?;
     let mut substitution = Substitute { function, values: &values, sizes: &sizes, room };
-    if let ControlFlow::Break(error) = VisitMut::visit(&mut body, &mut substitution) {
+    if let ControlFlow::Break(error) = walk(&mut body, &mut substitution) {
         return Err(error);
     }
     if function.strict && !values.is_empty() {

@@ -19,6 +19,7 @@ pub mod session_tvf;
 pub mod statement;
 pub mod suggest;
 pub mod types;
+mod walk;
 pub mod window_tvf;
 
 pub use catalog::{

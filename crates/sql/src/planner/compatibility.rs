@@ -13,11 +13,12 @@
 //! | `array_to_string(ARRAY(SELECT x ...), ', ')` | `(SELECT string_agg(x, ', ') ...)` |
 //! | `generate_subscripts(a, 1)` | `unnest(array_subscripts(a))` |
 
+use crate::walk::{for_each_expr, walk};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-    ObjectNamePart, SelectItem, SetExpr, TableFactor, VisitMut, VisitorMut,
+    ObjectNamePart, SelectItem, SetExpr, TableFactor, VisitorMut,
 };
 
 /// Catalogs of PostgreSQL about things that do not exist here.
@@ -84,7 +85,7 @@ pub fn mentions_catalogs(sql: &str) -> bool {
 
 /// Rewrites a statement that [`mentions_catalogs`] in place.
 pub(super) fn rewrite(statement: &mut ast::Statement) {
-    let _: ControlFlow<()> = VisitMut::visit(statement, &mut Rewrite);
+    let _ = walk(statement, &mut Rewrite);
 }
 
 struct Rewrite;
@@ -418,18 +419,14 @@ fn take_outer_conditions(select: &mut ast::Select) -> Option<Expr> {
         .collect();
     let is_outer = |condition: &Expr| {
         let (mut columns, mut outer) = (0, 0);
-        let _: ControlFlow<()> = ast::visit_expressions(condition, |expr| {
-            match expr {
-                Expr::CompoundIdentifier(parts) => {
-                    columns += 1;
-                    let table = parts.iter().rev().nth(1);
-                    outer +=
-                        usize::from(table.is_some_and(|table| !own.contains(&table.value.to_lowercase())));
-                }
-                Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => columns += 1,
-                _ => {}
+        for_each_expr(condition, |expr| match expr {
+            Expr::CompoundIdentifier(parts) => {
+                columns += 1;
+                let table = parts.iter().rev().nth(1);
+                outer += usize::from(table.is_some_and(|table| !own.contains(&table.value.to_lowercase())));
             }
-            ControlFlow::Continue(())
+            Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => columns += 1,
+            _ => {}
         });
         outer > 0 && columns == outer
     };
