@@ -100,7 +100,8 @@ fn views_of_every_age_equal_their_queries() {
                 db.run(&format!("UPDATE {} SET {column} = {} WHERE k = {key}", table.name, rng.i32(..5)));
             }
             _ => {
-                let rows = (0..1 + rng.usize(..4)).map(|_| format!("({}, {})", rng.i32(..20), value(&mut rng)));
+                let rows =
+                    (0..1 + rng.usize(..4)).map(|_| format!("({}, {})", rng.i32(..20), value(&mut rng)));
                 let rows = rows.collect::<Vec<_>>().join(", ");
                 db.run(&format!("INSERT INTO {} (k, v) VALUES {rows}", table.name));
                 if table.added > 0 && rng.bool() {
@@ -131,7 +132,9 @@ fn what_follows_a_table_starts_anew_with_its_new_columns() {
     let mut before = db.database().subscribe("t", None).unwrap();
     assert_eq!(before.schema.fields().len(), 1);
     db.run("ALTER TABLE t ADD COLUMN b INT DEFAULT 5");
-    assert!(before.changes.try_recv().is_err_and(|e| e == tokio::sync::mpsc::error::TryRecvError::Disconnected));
+    assert!(
+        before.changes.try_recv().is_err_and(|e| e == tokio::sync::mpsc::error::TryRecvError::Disconnected)
+    );
     let after = db.database().subscribe("t", None).unwrap();
     let snapshot = after.snapshot.expect("the rows that are there");
     assert_eq!(snapshot[0].num_columns(), 2);

@@ -7,12 +7,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, TableFactor, Visit, Visitor,
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, TableFactor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::tokens::Positions;
+use crate::walk::{for_each_expr, walk};
 use crate::{DEFAULT_SCHEMA, Result, SqlError, SqlState};
 
 /// Functions whose first argument is a relation.
@@ -23,9 +24,9 @@ const WINDOW_FUNCTIONS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
 /// # Errors
 /// When a WITH query has the same name, so that it can't be told which one is meant; when the text is no query.
 pub fn relation_in_query(query: &str, from: &str, to: &str) -> Result<Option<String>> {
-    let parsed = crate::parse_query(query)?;
+    let mut parsed = crate::parse_query(query)?;
     let mut found = Relations { from, places: Vec::new(), shadowed: false };
-    let _ = Visit::visit(parsed.as_ref(), &mut found);
+    let _ = walk(parsed.as_mut(), &mut found);
     if found.places.is_empty() {
         return Ok(None);
     }
@@ -49,14 +50,13 @@ pub fn relation_in_query(query: &str, from: &str, to: &str) -> Result<Option<Str
 pub fn column_in_expr(expr: &str, from: &str, to: &str) -> Result<String> {
     let parsed = crate::parse_expr(expr)?;
     let mut spans = Vec::new();
-    let _: ControlFlow<()> = ast::visit_expressions(&parsed, |expr| {
+    for_each_expr(&parsed, |expr| {
         let column = match expr {
             Expr::Identifier(column) => Some(column),
             Expr::CompoundIdentifier(parts) => parts.last(),
             _ => None,
         };
         spans.extend(column.filter(|column| name_of(column) == from).map(|column| (column.span, quoted(to))));
-        ControlFlow::Continue(())
     });
     Ok(edited(expr, spans))
 }
@@ -126,16 +126,16 @@ impl Relations<'_> {
     }
 }
 
-impl Visitor for Relations<'_> {
+impl VisitorMut for Relations<'_> {
     type Break = ();
 
-    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
         let named = query.with.iter().flat_map(|with| &with.cte_tables);
         self.shadowed |= named.into_iter().any(|cte| name_of(&cte.alias.name) == self.from);
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let names: Option<Vec<&Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
