@@ -98,6 +98,16 @@ pub struct StepErrors {
     pub total: u64,
 }
 
+/// The columns that a plan knows: those that were added to the table since come last.
+fn known_columns(change: &ZSet, columns: usize) -> ZSet {
+    let rows = change.rows();
+    if rows.num_columns() <= columns {
+        return change.clone();
+    }
+    let known = rows.project(&(0..columns).collect::<Vec<_>>()).expect("columns are only added at the end");
+    change.with_rows(known)
+}
+
 impl Circuit {
     /// A circuit whose keyed state is split into `workers` shards.
     pub fn new(workers: usize) -> Circuit {
@@ -123,7 +133,7 @@ impl Circuit {
     pub fn step(
         &mut self,
         tick: Tick,
-        mut inputs: HashMap<RelationId, ZSet>,
+        inputs: HashMap<RelationId, ZSet>,
         watermarks: &Watermarks,
     ) -> StepResult {
         let mut result = StepResult::default();
@@ -136,8 +146,8 @@ impl Circuit {
             for (id, slot) in self.nodes.iter_mut().enumerate() {
                 let Some(node) = slot.as_mut().filter(|n| n.level == level) else { continue };
                 if let Computation::Source(relation) = &node.computation {
-                    if let Some(change) = inputs.remove(relation) {
-                        result.outputs.insert(id, change);
+                    if let Some(change) = inputs.get(relation) {
+                        result.outputs.insert(id, known_columns(change, node.plan.schema.fields().len()));
                     }
                 } else if let Some(task) = node.task(id, &result.outputs, watermarks, tick) {
                     tasks.push(task);
@@ -180,7 +190,7 @@ impl Circuit {
                 self.fail(id, &error, &mut result);
             }
         }
-        result.late = match self.late_rows(late, &result.outputs) {
+        result.late = match self.late_rows(late, &result.outputs, &inputs) {
             Ok(late) => late,
             Err(error) => {
                 tracing::error!(%error, "late rows can't be recorded");

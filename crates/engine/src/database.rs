@@ -23,7 +23,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
 use sql::planner::QueryStop;
-use sql::statement::ObjectKind;
+use sql::statement::{Alteration, ObjectKind};
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
 use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
@@ -385,7 +385,7 @@ impl Database {
             Install::Index(index) => (index.id, None),
             Install::Function(function) => (function.id, None),
             // They create nothing: the id stays free.
-            Install::ReplaceView(_) | Install::Comment { .. } => (RelationId(0), None),
+            Install::ReplaceView(_) | Install::Redefine(_) | Install::Comment { .. } => (RelationId(0), None),
             Install::Drop(objects) => (RelationId(0), Some(objects.clone())),
         };
         if let Some(name) = dropped
@@ -400,6 +400,17 @@ impl Database {
                 format!("relation \"{name}\" is kept by the system and can't be dropped"),
             ));
         }
+        let altered: Vec<Arc<TableDef>> = match &install {
+            Install::Redefine(changed) => changed.tables.clone(),
+            _ => Vec::new(),
+        };
+        // A connector goes on under the new definition, from where its durable rows end.
+        for table in altered.iter().filter(|table| table.connector.is_some()) {
+            let old = self.catalog().name_of(table.id).map(str::to_string);
+            if let Some(old) = old {
+                self.stop_source(&old).await;
+            }
+        }
         let notices = notices(&install);
         let definition = Definition { sql: statement.sql.clone(), id: id.0 };
         let (reply, answer) = oneshot::channel();
@@ -408,8 +419,11 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
-        if let Some(table) = fed {
-            self.start_source(&table)?;
+        for table in &altered {
+            self.constraints.write().remove(&table.id);
+        }
+        for table in fed.iter().chain(altered.iter().filter(|table| table.connector.is_some())) {
+            self.start_source(table)?;
         }
         if let Some(objects) = dropped {
             for object in &objects {
@@ -687,6 +701,19 @@ fn skipped(statement: &Statement) -> Vec<Notice> {
         Statement::CreateTable { table, .. } => vec![exists(&table.name)],
         Statement::CreateView { view, .. } => vec![exists(&view.name)],
         Statement::CreateIndex { index, .. } => vec![exists(&index.name)],
+        Statement::Alter {
+            name,
+            change: Alteration::AddColumn { column, if_not_exists: true },
+            if_exists,
+        } if !if_exists => {
+            let message =
+                format!("column \"{}\" of relation \"{name}\" already exists, skipping", column.name);
+            vec![Notice { message, hint: None }]
+        }
+        Statement::Alter { kind, name, .. } => {
+            let message = format!("{} \"{name}\" does not exist, skipping", kind.word());
+            vec![Notice { message, hint: None }]
+        }
         Statement::Drop { kind, names, .. } => {
             let missing = names.iter().map(|name| Notice {
                 message: format!("{} \"{name}\" does not exist, skipping", kind.word()),

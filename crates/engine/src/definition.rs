@@ -2,11 +2,13 @@
 //!
 //! The same path serves a statement of a session and the statements that the log holds at start.
 
+mod alter;
 mod replace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use alter::Redefinition;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
@@ -41,6 +43,8 @@ pub enum Install {
         of: (RelationId, Option<usize>),
         text: Option<String>,
     },
+    /// ALTER.
+    Redefine(Redefinition),
     /// Dependants first.
     Drop(Vec<Object>),
     /// `IF NOT EXISTS` of something that exists, `IF EXISTS` of something that doesn't.
@@ -100,6 +104,9 @@ impl DefinitionPlanner<'_> {
             }
             Statement::Comment { kind, name, column, text } => {
                 self.comment(*kind, name, column.as_deref(), text.clone())
+            }
+            Statement::Alter { kind, name, if_exists, change } => {
+                self.alter(*kind, name, *if_exists, change).await
             }
             _ => Err(SqlError::internal("this statement defines nothing")),
         }

@@ -16,10 +16,10 @@ use storage::log::{Location, LogReader, Offset};
 
 use crate::api::{TableStatus, ViewStatus};
 use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
-use crate::definition::{Install, ViewProperties};
-use crate::plan::{Measured, StreamPlan};
+use crate::definition::{Install, Redefinition, ViewProperties};
+use crate::plan::{Measured, PlanKind, PlanNode, StreamPlan};
 use crate::published::{Contents, Publication, Published};
-use crate::record::{Entry, RowsEntry, Schemas, decode};
+use crate::record::{Entry, RowsEntry, RowsSchema, Schemas, decode};
 use crate::stepper::Stepper;
 use crate::system::{late_rows_table, rejected_rows_table};
 use crate::view_store::Store;
@@ -55,6 +55,8 @@ pub struct Driver {
     views: BTreeMap<RelationId, RunningView>,
     /// Per table, the records that hold its rows: what a view that is created later reads.
     history: HashMap<RelationId, Vec<(Offset, Location)>>,
+    /// Tables whose columns are not those that they were created with.
+    altered: HashMap<RelationId, RowsSchema>,
     clocks: Vec<(Offset, i64)>,
     reader: LogReader,
     /// For rows that the engine itself rejects; `None` while replaying, when they are in the log already.
@@ -83,6 +85,7 @@ impl Driver {
             catalog: Catalog::default(),
             views: BTreeMap::new(),
             history: HashMap::new(),
+            altered: HashMap::new(),
             clocks: Vec::new(),
             reader,
             rejects: None,
@@ -146,7 +149,18 @@ impl Driver {
     pub fn take(&mut self, logged: Logged) {
         let Logged { offset, location, entry, install } = logged;
         match entry {
-            Entry::Rows(entry) => {
+            Entry::Rows(mut entry) => {
+                // Rows may have been on their way when a column was added.
+                for part in &mut entry.parts {
+                    if let Some(rows) = self.altered.get(&part.relation) {
+                        match rows.widen(part.rows.clone()) {
+                            Ok(wide) => part.rows = wide,
+                            Err(error) => {
+                                tracing::error!(%error, offset = offset.0, "a record can't be applied")
+                            }
+                        }
+                    }
+                }
                 if self.stepper.must_step_before(&entry) {
                     self.step(Tick(offset.0));
                 }
@@ -214,9 +228,58 @@ impl Driver {
                 Some(text) => drop(self.catalog.comments.insert(of, text)),
                 None => drop(self.catalog.comments.remove(&of)),
             },
+            Install::Redefine(changed) => self.redefine(&changed)?,
             Install::Drop(objects) => objects.iter().for_each(|object| self.drop(object)),
         }
         self.share_catalog();
+        Ok(())
+    }
+
+    /// Definitions with other names or more columns; views and their state are not touched.
+    fn redefine(&mut self, changed: &Redefinition) -> Result<(), SqlError> {
+        for table in &changed.tables {
+            let rows = RowsSchema::of(table);
+            self.stepper.redefine_table(Arc::clone(table))?;
+            self.shared.published.redefine(table.id, &rows)?;
+            self.altered.insert(table.id, rows);
+        }
+        for view in &changed.views {
+            if let Some(running) = self.views.get_mut(&view.id) {
+                running.definition = Arc::clone(view);
+            }
+        }
+        for index in &changed.indexes {
+            let old =
+                self.catalog.indexes.values().find(|old| old.id == index.id).map(|old| old.name.clone());
+            if let (Some(old), Some(id)) =
+                (old.filter(|old| *old != index.name), self.catalog.id_of(&index.relation))
+            {
+                self.shared.published.rename_index(id, &old, &index.name);
+            }
+        }
+        changed.apply(&mut self.catalog);
+        // EXPLAIN shows sources by name.
+        let names: HashMap<RelationId, &String> = changed
+            .tables
+            .iter()
+            .map(|table| (table.id, &table.name))
+            .chain(changed.views.iter().map(|view| (view.id, &view.name)))
+            .collect();
+        for running in self.views.values_mut() {
+            let renamed = |node: &PlanNode| match &node.kind {
+                PlanKind::Source { relation, name } => names.get(relation).is_some_and(|new| *new != name),
+                _ => false,
+            };
+            if running.plan.nodes.iter().any(renamed) {
+                for node in &mut Arc::make_mut(&mut running.plan).nodes {
+                    if let PlanKind::Source { relation, name } = &mut node.kind
+                        && let Some(new) = names.get(relation)
+                    {
+                        name.clone_from(new);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -272,7 +335,7 @@ impl Driver {
     fn source_tables(&self, plan: &StreamPlan) -> Vec<RelationId> {
         let mut tables = Vec::new();
         for node in &plan.nodes {
-            if let crate::plan::PlanKind::Source { relation, .. } = &node.kind {
+            if let PlanKind::Source { relation, .. } = &node.kind {
                 match self.views.get(relation) {
                     Some(view) => tables.extend(self.source_tables(&view.plan)),
                     None => tables.push(*relation),
@@ -300,7 +363,7 @@ impl Driver {
         for id in &tables {
             let table = self.catalog.tables.values().find(|t| t.id == *id);
             let table = table.ok_or_else(|| SqlError::internal("a view reads tables that exist"))?;
-            schemas.insert(*id, table.schema());
+            schemas.insert(*id, RowsSchema::of(table));
             past.add_table(Arc::clone(table))?;
         }
         let mut roots = HashMap::new();
@@ -370,7 +433,7 @@ impl Driver {
     fn views_below(&self, plan: &StreamPlan) -> Vec<RelationId> {
         let mut found = Vec::new();
         for node in &plan.nodes {
-            if let crate::plan::PlanKind::Source { relation, .. } = &node.kind
+            if let PlanKind::Source { relation, .. } = &node.kind
                 && let Some(view) = self.views.get(relation)
             {
                 for id in self.views_below(&view.plan).into_iter().chain([*relation]) {
@@ -395,6 +458,7 @@ impl Driver {
         if let Some(table) = self.catalog.tables.remove(name) {
             self.stepper.drop_table(table.id);
             self.history.remove(&table.id);
+            self.altered.remove(&table.id);
             self.shared.published.remove(table.id);
             self.statistics.tables.remove(&table.id);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use dataflow::{Tick, ZSet};
+use datafusion::scalar::ScalarValue;
 use parking_lot::RwLock;
 use sql::{RelationId, SqlError, SqlState};
 use storage::log::{Location, LogReader};
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::Change;
 use crate::key_read::KeyRead;
-use crate::record::{Entry, Schemas, decode};
+use crate::record::{Entry, RowsSchema, Schemas, decode};
 use crate::view_store::{self, IndexId, Store};
 
 /// Changes of one relation kept for subscribers that come back: rows, and bytes of them.
@@ -39,6 +40,8 @@ struct Inner {
 
 struct Relation {
     schema: SchemaRef,
+    /// Of the last columns: what rows in the log have there that were written without.
+    added: Arc<[ScalarValue]>,
     contents: Contents,
     /// Names, columns and numbers of the indexes of the store.
     indexes: Vec<(String, Vec<usize>, IndexId)>,
@@ -118,7 +121,7 @@ pub enum RelationSnapshot {
 #[derive(Clone)]
 pub struct LogRows {
     relation: RelationId,
-    schema: SchemaRef,
+    rows: RowsSchema,
     locations: Arc<RwLock<Vec<Location>>>,
     records: usize,
     reader: LogReader,
@@ -143,6 +146,7 @@ impl Published {
     pub fn add(&self, id: RelationId, schema: SchemaRef, contents: Contents) {
         let relation = Relation {
             schema,
+            added: Arc::from([]),
             contents,
             indexes: Vec::new(),
             subscribers: Vec::new(),
@@ -150,6 +154,42 @@ impl Published {
             history: None,
         };
         self.inner.write().relations.insert(id, relation);
+    }
+
+    /// Other names or more columns. Who follows the relation's changes is told to start anew.
+    ///
+    /// # Errors
+    /// When the rows that are there don't have these columns.
+    pub fn redefine(&self, id: RelationId, rows: &RowsSchema) -> Result<(), SqlError> {
+        let internal = |e: dataflow::Error| SqlError::internal(e.to_string());
+        // Readers go on meanwhile; nobody else writes.
+        let kept = self.inner.read().relations.get(&id).and_then(|relation| match &relation.contents {
+            Contents::Store(store) => {
+                Some((store.snapshot(), store.key().map(<[usize]>::to_vec).unwrap_or_default()))
+            }
+            Contents::Log { .. } => None,
+        });
+        let mut wider = None;
+        if let Some((snapshot, key)) = kept {
+            let mut store = Store::view(Arc::clone(&rows.schema), key).map_err(internal)?;
+            for batch in snapshot.batches(None, 65_536) {
+                store.apply(&ZSet::inserts(rows.widen(batch.map_err(internal)?)?)).map_err(internal)?;
+            }
+            wider = Some(store);
+        }
+        let mut inner = self.inner.write();
+        let Some(relation) = inner.relations.get_mut(&id) else { return Ok(()) };
+        if let Some(mut store) = wider {
+            for (_, columns, number) in &mut relation.indexes {
+                *number = store.create_index(columns.clone()).map_err(internal)?;
+            }
+            relation.contents = Contents::Store(store);
+        }
+        relation.schema = Arc::clone(&rows.schema);
+        relation.added = Arc::clone(&rows.added);
+        relation.subscribers.clear();
+        relation.history = None;
+        Ok(())
     }
 
     pub fn remove(&self, id: RelationId) {
@@ -248,6 +288,16 @@ impl Published {
         }
     }
 
+    pub fn rename_index(&self, id: RelationId, name: &str, to: &str) {
+        if let Some(relation) = self.inner.write().relations.get_mut(&id) {
+            relation
+                .indexes
+                .iter_mut()
+                .filter(|(index, _, _)| index == name)
+                .for_each(|(index, _, _)| *index = to.into());
+        }
+    }
+
     pub fn drop_index(&self, id: RelationId, name: &str) {
         let mut inner = self.inner.write();
         if let Some(Relation { contents: Contents::Store(store), indexes, .. }) = inner.relations.get_mut(&id)
@@ -322,7 +372,7 @@ impl Relation {
             Contents::Store(store) => RelationSnapshot::Store(store.snapshot()),
             Contents::Log { locations, .. } => RelationSnapshot::Log(LogRows {
                 relation: id,
-                schema: Arc::clone(&self.schema),
+                rows: RowsSchema { schema: Arc::clone(&self.schema), added: Arc::clone(&self.added) },
                 records: locations.read().len(),
                 locations: Arc::clone(locations),
                 reader: reader.clone(),
@@ -394,7 +444,7 @@ impl LogRows {
         self,
         projection: Option<Vec<usize>>,
     ) -> impl Iterator<Item = Result<RecordBatch, SqlError>> + Send {
-        let schemas = Schemas::from([(self.relation, Arc::clone(&self.schema))]);
+        let schemas = Schemas::from([(self.relation, self.rows.clone())]);
         (0..self.records).flat_map(move |record| {
             let location = self.locations.read()[record];
             let parts = self.read(location, &schemas);

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::scalar::ScalarValue;
 use serde::{Deserialize, Serialize};
 use sql::{RelationId, SqlError};
 
@@ -114,7 +115,57 @@ pub fn encode_rows(entry: &RowsEntry, parts: &[EncodedPart]) -> Vec<u8> {
 }
 
 /// Schemas by relation; parts of relations that are not in it (dropped since) are skipped.
-pub type Schemas = HashMap<RelationId, SchemaRef>;
+pub type Schemas = HashMap<RelationId, RowsSchema>;
+
+/// How a relation's rows are read, those included that were written before its last columns were added.
+#[derive(Clone, Debug)]
+pub struct RowsSchema {
+    pub schema: SchemaRef,
+    /// Of the last columns: what rows have there that were written without.
+    pub added: Arc<[ScalarValue]>,
+}
+
+impl From<SchemaRef> for RowsSchema {
+    fn from(schema: SchemaRef) -> RowsSchema {
+        RowsSchema { schema, added: Arc::from([]) }
+    }
+}
+
+impl RowsSchema {
+    pub fn of(table: &sql::TableDef) -> RowsSchema {
+        RowsSchema { schema: table.schema(), added: table.added.clone().into() }
+    }
+
+    /// The schema of rows that were written with this many columns.
+    fn written(&self, columns: usize) -> SchemaRef {
+        let all = self.schema.fields().len();
+        match (all - self.added.len()..all).contains(&columns) {
+            true => Arc::new(Schema::new(self.schema.fields()[..columns].to_vec())),
+            false => Arc::clone(&self.schema),
+        }
+    }
+
+    /// The rows with the columns that they were written without.
+    ///
+    /// # Errors
+    /// When they are not rows of the relation.
+    pub fn widen(&self, rows: RecordBatch) -> Result<RecordBatch, SqlError> {
+        if rows.schema_ref() == &self.schema {
+            return Ok(rows);
+        }
+        let missing = self.schema.fields().len().saturating_sub(rows.num_columns());
+        let values = &self.added[self.added.len().saturating_sub(missing)..];
+        let mut columns = rows.columns().to_vec();
+        for value in values {
+            columns.push(
+                value.to_array_of_size(rows.num_rows()).map_err(|e| SqlError::internal(e.to_string()))?,
+            );
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| SqlError::internal(e.to_string()))
+    }
+}
 
 /// # Errors
 /// When the payload is not what [`encode_rows`] writes: the checksum was right, so another version wrote it or
@@ -161,9 +212,14 @@ fn decode_rows(table: RelationId, payload: &[u8], schemas: &Schemas) -> Result<R
         let weights = reader.bytes(weights_len.saturating_mul(8))?;
         let block_len = reader.u32()? as usize;
         let block = reader.bytes(block_len)?;
-        let Some(schema) = schemas.get(&relation) else { continue };
-        let rows = storage::columns::decode_batch(schema, block)
-            .map_err(|e| damaged(&format!("rows of relation {}: {e}", relation.0)))?;
+        let Some(known) = schemas.get(&relation) else { continue };
+        let wrong =
+            |e: storage::columns::DecodeError| damaged(&format!("rows of relation {}: {e}", relation.0));
+        let schema = match known.added.is_empty() {
+            true => Arc::clone(&known.schema),
+            false => known.written(storage::columns::column_count(block).map_err(wrong)?),
+        };
+        let rows = known.widen(storage::columns::decode_batch(&schema, block).map_err(wrong)?)?;
         let weights = weighted.then(|| {
             weights
                 .chunks_exact(8)
@@ -205,14 +261,14 @@ impl<'a> Reader<'a> {
 
 /// The schemas of all tables of a catalog, with the system relations.
 pub fn schemas(tables: impl Iterator<Item = Arc<sql::TableDef>>) -> Schemas {
-    tables.map(|t| (t.id, t.schema())).collect()
+    tables.map(|t| (t.id, RowsSchema::of(&t))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use arrow::array::{Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Field};
 
     #[test]
     fn a_rows_record_reads_back() {
@@ -241,7 +297,8 @@ mod tests {
         };
         let encoded: Vec<EncodedPart> = entry.parts.iter().map(encode_part).collect();
         let payload = encode_rows(&entry, &encoded);
-        let known = Schemas::from([(RelationId(7), Arc::clone(&schema)), (RelationId(8), schema)]);
+        let known =
+            Schemas::from([(RelationId(7), Arc::clone(&schema).into()), (RelationId(8), schema.into())]);
         let Entry::Rows(read) = decode(KIND_ROWS, 7, &payload, &known).unwrap() else { panic!("rows") };
         assert_eq!((read.arrival_us, read.request, read.accepted, read.duplicates), (5, entry.request, 2, 1));
         assert_eq!(read.parts.len(), 2, "the dropped relation 9 is skipped");
@@ -258,5 +315,41 @@ mod tests {
         for length in 0..payload.len() {
             assert!(decode(KIND_ROWS, 7, &payload[..length], &known).is_err(), "cut at {length}");
         }
+    }
+
+    #[test]
+    fn rows_written_before_a_column_was_added_have_its_value() {
+        let field = |name: &str, data_type| Field::new(name, data_type, true);
+        let narrow = Arc::new(Schema::new(vec![field("a", DataType::Int64)]));
+        let rows = RecordBatch::try_new(narrow, vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
+        let part = Part { relation: RelationId(7), rows, weights: None };
+        let entry = RowsEntry {
+            table: RelationId(7),
+            arrival_us: 5,
+            request: None,
+            accepted: 2,
+            duplicates: 0,
+            position: None,
+            parts: vec![part],
+        };
+        let payload = encode_rows(&entry, &[encode_part(&entry.parts[0])]);
+        let fields =
+            vec![field("renamed", DataType::Int64), field("b", DataType::Utf8), field("c", DataType::Int64)];
+        let known = RowsSchema {
+            schema: Arc::new(Schema::new(fields)),
+            added: Arc::from([ScalarValue::from("x"), ScalarValue::Int64(None)]),
+        };
+        let Entry::Rows(read) =
+            decode(KIND_ROWS, 7, &payload, &Schemas::from([(RelationId(7), known.clone())])).unwrap()
+        else {
+            panic!("rows")
+        };
+        let wide = &read.parts[0].rows;
+        assert_eq!(wide.schema(), known.schema);
+        assert_eq!(wide.column(1).as_ref(), &StringArray::from(vec!["x", "x"]) as &dyn arrow::array::Array);
+        assert_eq!(wide.column(2).null_count(), 2);
+        // One of the columns was there already.
+        let known = RowsSchema { added: Arc::from([ScalarValue::from("x")]), ..known };
+        assert!(decode(KIND_ROWS, 7, &payload, &Schemas::from([(RelationId(7), known)])).is_err());
     }
 }

@@ -146,6 +146,10 @@ impl Session {
             }
             Statement::CreateFunction { .. } => self.define(statement, "CREATE FUNCTION").await,
             Statement::Comment { .. } => self.define(statement, "COMMENT").await,
+            Statement::Alter { kind, .. } => {
+                let tag = format!("ALTER {}", kind.word().to_uppercase());
+                self.define(statement, &tag).await
+            }
             Statement::CreateIndex { .. } => self.define(statement, "CREATE INDEX").await,
             Statement::Drop { kind, .. } => {
                 use sql::statement::ObjectKind::*;

@@ -12,7 +12,7 @@ use dataflow::{Tick, ZSet};
 use sql::{RelationId, SqlError, TableDef};
 
 use crate::circuit::{Circuit, StepResult};
-use crate::record::{Part, RowsEntry};
+use crate::record::{Part, RowsEntry, RowsSchema};
 use crate::table::TableState;
 use crate::watermarks::{TableClock, Watermarks};
 
@@ -51,6 +51,17 @@ impl Stepper {
         if let Some(clock) = TableClock::new(&definition) {
             self.watermarks.tables.insert(definition.id, clock);
         }
+        self.tables.insert(definition.id, Table { definition, state });
+        Ok(())
+    }
+
+    /// The table has other names or more columns.
+    ///
+    /// # Errors
+    /// When its rows don't fit the definition.
+    pub fn redefine_table(&mut self, definition: Arc<TableDef>) -> Result<(), SqlError> {
+        let Some(Table { state, .. }) = self.tables.remove(&definition.id) else { return Ok(()) };
+        let state = state.redefined(&definition, &RowsSchema::of(&definition))?;
         self.tables.insert(definition.id, Table { definition, state });
         Ok(())
     }

@@ -39,6 +39,7 @@ fn table(id: RelationId, name: &str, columns: Vec<Column>) -> Arc<TableDef> {
         checks: vec![],
         options: TableOptions::default(),
         connector: None,
+        added: Vec::new(),
         sql: String::new(),
     })
 }

@@ -4,10 +4,10 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, take_record_batch};
 use arrow::row::{RowConverter, SortField};
 use dataflow::{KeyTable, StateSize, ZSet};
-use sql::{OnConflict, TableDef};
+use sql::{OnConflict, SqlError, TableDef};
 use std::sync::Arc;
 
-use crate::record::Part;
+use crate::record::{Part, RowsSchema};
 
 /// What a table has to remember to turn inserts into changes.
 pub enum TableState {
@@ -31,6 +31,22 @@ impl TableState {
             (TableState::Plain, Some(weights)) => Ok(ZSet::new(part.rows.clone(), weights.clone())),
             (TableState::Keyed(table), weights) => table.apply(&part.rows, weights.as_deref()),
         }
+    }
+
+    /// The same rows under the table's new definition.
+    ///
+    /// # Errors
+    /// When they don't fit it.
+    pub fn redefined(self, table: &TableDef, rows: &RowsSchema) -> Result<TableState, SqlError> {
+        let internal = |e: dataflow::Error| SqlError::internal(e.to_string());
+        let TableState::Keyed(old) = self else { return Ok(self) };
+        let mut new = KeyedTable::new(table).map_err(internal)?;
+        for batch in old.batches() {
+            let rows = rows.widen(batch.map_err(internal)?)?;
+            // As they are, whatever the table does with a key that is there.
+            new.apply(&rows, Some(&vec![1; rows.num_rows()])).map_err(internal)?;
+        }
+        Ok(TableState::Keyed(Box::new(new)))
     }
 
     pub fn state_size(&self) -> StateSize {
@@ -133,6 +149,22 @@ impl KeyedTable {
         let new = conform(&take_record_batch(rows, &UInt32Array::from(inserted))?, &self.schema)?;
         // Insertions first: no running total goes below zero on the way.
         ZSet::concat(&self.schema, &[ZSet::inserts(new), ZSet::inserts(old).negate()])
+    }
+
+    fn batches(&self) -> impl Iterator<Item = dataflow::Result<RecordBatch>> {
+        let parser = self.row_converter.parser();
+        // The bytes of a removed row are taken out of its slot.
+        let rows: Vec<&[u8]> =
+            self.rows.iter().map(AsRef::as_ref).filter(|row: &&[u8]| !row.is_empty()).collect();
+        let batches: Vec<_> = rows
+            .chunks(65_536)
+            .map(|rows| {
+                let columns =
+                    self.row_converter.convert_rows(rows.iter().map(|bytes| parser.parse(bytes)))?;
+                Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+            })
+            .collect();
+        batches.into_iter()
     }
 
     /// A one-row batch with its nulls filled from the row that is there.

@@ -87,6 +87,7 @@ impl Transient {
                 catalog.comments.remove(&of);
                 catalog.comments.extend(text.map(|text| (of, text)));
             }
+            Install::Redefine(_) => return Err(SqlError::unsupported("ALTER needs a database")),
             Install::Drop(_) => return Err(SqlError::unsupported("DROP needs a database")),
         }
         self.catalog = Arc::new(catalog);

@@ -248,6 +248,7 @@ mod tests {
             checks: vec![],
             options: TableOptions::default(),
             connector: None,
+            added: Vec::new(),
             sql: String::new(),
         };
         TableClock::new(&table).unwrap()

@@ -1,6 +1,7 @@
 //! The engine through its outermost Rust interface: a database in a directory, sessions, restarts.
 
 mod engine {
+    mod alter;
     mod clock;
     mod described;
     mod docs;

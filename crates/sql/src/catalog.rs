@@ -1,11 +1,13 @@
 //! What exists: tables, views and indexes, with everything that their definitions say.
 
 mod changes;
+mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::ScalarValue;
 
 pub use self::changes::Object;
 use crate::functions_sql::FunctionDef;
@@ -105,6 +107,8 @@ pub struct TableDef {
     pub checks: Vec<CheckDef>,
     pub options: TableOptions,
     pub connector: Option<ConnectorDef>,
+    /// Of the last columns, which were added after rows: what rows that were written before have in them.
+    pub added: Vec<ScalarValue>,
     /// The statement as it was written.
     pub sql: String,
 }

@@ -18,6 +18,7 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 
 pub use json::JsonOperators;
+pub(crate) use strings::identifier as quoted_name;
 
 /// All functions of this module, to be registered over DataFusion's own.
 pub fn all() -> Vec<Arc<ScalarUDF>> {

@@ -11,6 +11,7 @@
 //!
 //! Invariant: every error of a statement carries a position within the request.
 
+mod alter;
 mod commands;
 mod copy;
 mod create_table;
@@ -18,6 +19,7 @@ mod create_view;
 mod errors;
 mod functions;
 pub(crate) mod match_recognize;
+pub mod rename;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,7 @@ impl<'a> StatementParser<'a> {
             "INSERT" | "UPDATE" | "DELETE" => self.data_change(&word),
             "CREATE" => self.create(),
             "DROP" => self.drop(),
+            "ALTER" => self.alter(),
             "COMMENT" => self.comment(),
             "SHOW" => self.show(),
             "SET" => self.set(),

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 
-use crate::catalog::{IndexDef, TableDef, ViewDef};
+use crate::catalog::{Column, IndexDef, TableDef, ViewDef};
 use crate::functions_sql::FunctionDef;
 
 /// One statement of a request.
@@ -32,6 +32,14 @@ pub enum CopyFormat {
     Csv,
 }
 
+/// What ALTER does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Alteration {
+    AddColumn { column: Column, if_not_exists: bool },
+    RenameColumn { from: String, to: String },
+    RenameTo(String),
+}
+
 /// Definitions come with `id` 0 and, for views, with an empty schema and `depends_on`: those are
 /// found out when the statement is executed.
 #[derive(Clone, Debug)]
@@ -44,6 +52,13 @@ pub enum Statement {
         view: ViewDef,
         if_not_exists: bool,
         or_replace: bool,
+    },
+    Alter {
+        /// As it was written: ALTER TABLE may be of a view or an index, too.
+        kind: ObjectKind,
+        name: String,
+        if_exists: bool,
+        change: Alteration,
     },
     CreateIndex {
         index: IndexDef,

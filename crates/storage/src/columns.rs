@@ -92,6 +92,14 @@ pub fn encode_batch(batch: &RecordBatch) -> Vec<u8> {
     encode::encode_batch(batch)
 }
 
+/// How many columns the batch has that was encoded as `block`.
+///
+/// # Errors
+/// As [`decode_batch`].
+pub fn column_count(block: &[u8]) -> Result<usize, DecodeError> {
+    decode::column_count(block)
+}
+
 /// The batch that was encoded as `block`, with `schema` as it was then.
 ///
 /// # Errors

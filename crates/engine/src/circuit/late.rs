@@ -47,11 +47,12 @@ type Origin = (RelationId, u32);
 
 impl Circuit {
     /// What the operators ignored in this step, as rows of tables where that is possible. `outputs` holds the changes of
-    /// all nodes.
+    /// all nodes, `tables` those of the tables.
     pub(super) fn late_rows(
         &self,
         late: Vec<LateInput>,
         outputs: &HashMap<NodeId, ZSet>,
+        tables: &HashMap<RelationId, ZSet>,
     ) -> dataflow::Result<Vec<LateRows>> {
         let mut found = Vec::new();
         let mut ignored_by: BTreeMap<(Watermark, Origin), BTreeSet<RelationId>> = BTreeMap::new();
@@ -79,18 +80,13 @@ impl Circuit {
             together.entry((table, watermark, views.into_iter().collect())).or_default().push(row);
         }
         for ((table, watermark, views), rows) in together {
-            let change = self.source(table).and_then(|id| outputs.get(&id));
-            let change = change.ok_or_else(|| dataflow::Error::Operator("late rows have a table".into()))?;
+            let change = tables
+                .get(&table)
+                .ok_or_else(|| dataflow::Error::Operator("late rows have a table".into()))?;
             let rows = take_record_batch(change.rows(), &UInt32Array::from(rows))?;
             found.push(LateRows { views, tables: vec![table], rows, watermark });
         }
         Ok(found)
-    }
-
-    fn source(&self, table: RelationId) -> Option<NodeId> {
-        let is_source =
-            |computation: &Computation| matches!(computation, Computation::Source(t) if *t == table);
-        self.live().find(|(_, node)| is_source(&node.computation)).map(|(id, _)| id)
     }
 
     /// For each row that the node gave in this step, the row of a table that it was made of. `None` when the node, or one

@@ -168,7 +168,8 @@ impl<'a> Lowering<'a> {
         })?;
         Ok(self.add(
             PlanKind::Source { relation: info.relation, name: name.to_string() },
-            format!("source {}", info.relation.0),
+            // A table that got columns is another source for plans that know them.
+            format!("source {} of {}", info.relation.0, info.schema.fields().len()),
             vec![],
             Arc::clone(&info.schema),
             info.properties,

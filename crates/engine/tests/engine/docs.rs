@@ -1,8 +1,9 @@
-//! The examples of docs/sql: every ```` ```sql ```` block is run, page by page, each page on a database of its own.
+//! The examples of docs/sql and docs/reference: every ```` ```sql ```` block is run, page by page, each page on a database of its own.
 //!
 //! A ```` ```text ```` block right after it holds the answer to its last statement, as psql prints it: a table, a
 //! command tag with its notices before it, or an error with its hint. Without one, the statements have to succeed.
-//! A block that begins with ```` ```sql,ignore ```` is not run. Rows of a query without ORDER BY are sorted.
+//! A block that begins with ```` ```sql,ignore ```` is not run; what stands between `<!-- sql` and `-->` is run and not
+//! shown: tables and rows that the examples are about. Rows of a query without ORDER BY are sorted.
 //!
 //! `UPDATE_DOCS=1 cargo test --workspace --test engine -- docs` writes the answers into the pages; read the diff.
 
@@ -17,8 +18,10 @@ use sql::{SqlError, Statement};
 use super::harness::{Answer, Harness};
 
 fn pages() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/sql");
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
+    let folders =
+        ["sql", "reference"].map(|f| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(f));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let mut pages: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
     pages.retain(|page| page.extension().is_some_and(|e| e == "md"));
     pages.sort();
     assert!(pages.len() >= 5, "the pages are found");
@@ -36,9 +39,11 @@ fn blocks(lines: &[&str]) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, usize)> = None;
     for (number, line) in lines.iter().enumerate() {
-        match (&open, line.strip_prefix("```")) {
+        let fence = line.strip_prefix("```");
+        match (&open, fence) {
+            (None, None) if *line == "<!-- sql" => open = Some(("sql".to_string(), number + 1)),
             (None, Some(info)) => open = Some((info.trim().to_string(), number + 1)),
-            (Some((info, first)), Some("")) => {
+            (Some((info, first)), _) if fence == Some("") || *line == "-->" => {
                 blocks.push(Block { info: info.clone(), first: *first, end: number });
                 open = None;
             }

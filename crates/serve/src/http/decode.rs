@@ -173,6 +173,7 @@ mod tests {
             checks: Vec::new(),
             options: TableOptions::default(),
             connector: None,
+            added: Vec::new(),
             sql: String::new(),
         }
     }

@@ -345,7 +345,8 @@ impl Catalog {
         }
     }
 
-    fn undefined(&self, name: &str, kind: &str) -> SqlError {
+    /// The error for a name that nothing has.
+    pub fn undefined(&self, name: &str, kind: &str) -> SqlError {
         let state = if kind == "index" { SqlState::UndefinedObject } else { SqlState::UndefinedTable };
         let error = SqlError::new(state, format!("{kind} \"{name}\" does not exist"));
         let names =

@@ -31,7 +31,8 @@ fn literal(text: &str) -> String {
     format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn identifier(text: &str) -> String {
+/// A name as it is written in SQL. Reserved words are quoted by nobody who calls this for display.
+pub(crate) fn identifier(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && text.chars().next().is_some_and(|c| !c.is_ascii_digit());
     if plain { text.to_string() } else { format!("\"{}\"", text.replace('"', "\"\"")) }

@@ -8,8 +8,7 @@ use crate::statement::{ObjectKind, ParsedStatement, Statement};
 use crate::{Result, SqlError};
 
 /// First words of statements that exist elsewhere and not here.
-pub(super) const REFUSED: [&str; 46] = [
-    "ALTER",
+pub(super) const REFUSED: [&str; 45] = [
     "ANALYZE",
     "ATTACH",
     "CALL",
@@ -272,7 +271,7 @@ impl StatementParser<'_> {
     pub(super) fn refuse_statement(&self, word: &str) -> SqlError {
         let start = self.index();
         let second = match self.tokens.get(start + 1).map(|token| &token.token) {
-            Some(Token::Word(second)) if matches!(word, "ALTER" | "REFRESH") => {
+            Some(Token::Word(second)) if word == "REFRESH" => {
                 format!(" {}", second.value.to_ascii_uppercase())
             }
             _ => String::new(),
@@ -280,7 +279,6 @@ impl StatementParser<'_> {
         let error = self.refused(&format!("{word}{second}"), start);
         match word {
             "TRUNCATE" => error.with_hint("use DELETE FROM"),
-            "ALTER" => error.with_hint("drop it and create it anew"),
             "REFRESH" => {
                 error.with_hint("materialized views are always up to date; FLUSH waits for the last write")
             }

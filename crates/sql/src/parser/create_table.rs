@@ -115,6 +115,29 @@ impl StatementParser<'_> {
         self.column(draft)
     }
 
+    /// The column of ADD COLUMN: one that rows which are there can have.
+    pub(super) fn added_column(&mut self) -> Result<Column> {
+        let start = self.index();
+        let mut draft = Draft::default();
+        self.column(&mut draft)?;
+        if draft.primary_key.is_some() {
+            return Err(self
+                .refused("ADD COLUMN ... PRIMARY KEY", start)
+                .with_hint("the key of a table is declared when it is created"));
+        }
+        if !draft.checks.is_empty() {
+            return Err(self
+                .refused("ADD COLUMN ... CHECK", start)
+                .with_hint("constraints are declared when a table is created"));
+        }
+        match draft.columns.pop() {
+            Some((column, _)) if column.generated.is_none() => Ok(column),
+            _ => Err(self
+                .refused("ADD COLUMN ... GENERATED", start)
+                .with_hint("compute it in a view over the table")),
+        }
+    }
+
     fn column(&mut self, draft: &mut Draft) -> Result<()> {
         let start = self.index();
         let name = self.name()?;
@@ -394,6 +417,7 @@ impl StatementParser<'_> {
             watermark,
             options,
             connector,
+            added: Vec::new(),
             sql: self.sql.to_string(),
         })
     }

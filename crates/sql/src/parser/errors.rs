@@ -8,7 +8,7 @@ use super::tokens::Positions;
 use crate::{SqlError, SqlState, suggest};
 
 /// Words that a misspelt one may have meant.
-const KEYWORDS: [&str; 92] = [
+pub(super) const KEYWORDS: [&str; 92] = [
     "ALL",
     "ALTER",
     "ALWAYS",

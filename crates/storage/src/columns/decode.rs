@@ -20,20 +20,30 @@ use super::{
 
 type Result<T, E = DecodeError> = std::result::Result<T, E>;
 
-pub fn decode_batch(schema: &SchemaRef, block: &[u8]) -> Result<RecordBatch> {
-    let mut bytes = block;
-    let version = take(&mut bytes, 1)?[0];
+/// How many columns a block has.
+pub fn column_count(block: &[u8]) -> Result<usize> {
+    read_head(&mut &block[..]).map(|(_, columns)| columns)
+}
+
+/// Rows and columns.
+fn read_head(bytes: &mut &[u8]) -> Result<(usize, usize)> {
+    let version = take(bytes, 1)?[0];
     if version > FORMAT_VERSION {
         return Err(DecodeError::NewerFormat { version });
     }
     if version == 0 {
         return Err(damaged("there is no format version 0"));
     }
-    let rows = read_length(&mut bytes)?;
+    let rows = read_length(bytes)?;
     if rows > ROWS_MAX {
         return Err(damaged("it claims more rows than a batch can have"));
     }
-    let columns = read_length(&mut bytes)?;
+    Ok((rows, read_length(bytes)?))
+}
+
+pub fn decode_batch(schema: &SchemaRef, block: &[u8]) -> Result<RecordBatch> {
+    let mut bytes = block;
+    let (rows, columns) = read_head(&mut bytes)?;
     if columns != schema.fields().len() {
         let expected = schema.fields().len();
         return Err(DecodeError::Damaged(format!("it has {columns} columns, the schema has {expected}")));
