@@ -9,6 +9,7 @@
 //! state is freed, and what EXPLAIN prints.
 
 mod aggregate;
+mod asof_join;
 mod constant;
 mod explain;
 mod expression;
@@ -31,6 +32,7 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use sql::RelationId;
 
+pub use asof_join::AsofJoinPlan;
 pub use explain::{describe, explain};
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
@@ -96,6 +98,7 @@ pub enum PlanKind {
     /// Rows compared with the clock.
     TemporalFilter(Arc<TemporalFilterSpec>),
     Join(Arc<JoinPlan>),
+    AsofJoin(Arc<AsofJoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,
     /// EMIT ON WINDOW CLOSE without aggregation.

@@ -57,7 +57,11 @@ impl QueryScope {
         catalog.register_schema("public", schema).expect("a memory catalog takes schemas");
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog("dev".into(), Arc::new(catalog));
-        let mut state = SessionStateBuilder::new_from_existing(SessionState::clone(&self.base))
+        let base = SessionState::clone(&self.base);
+        // Binding asks what is known of a table beyond its columns.
+        let config = base.config().clone().with_extension(Arc::clone(&self.catalog));
+        let mut state = SessionStateBuilder::new_from_existing(base)
+            .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
             .build();
         // The time that now() gives in a statement.

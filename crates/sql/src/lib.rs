@@ -1,12 +1,13 @@
 //! SQL without state: dialect, catalog, binding and planning.
 //!
 //! In reading order: errors with position and SQLSTATE, what a statement may be ([`Statement`]),
-//! the parser of the dialect, the catalog, the window table functions, row pattern matching, and the
-//! planner that binds a query with DataFusion.
+//! the parser of the dialect, the catalog, the window table functions, row pattern matching, ASOF joins, and
+//! the planner that binds a query with DataFusion.
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
 pub mod aggregates;
+pub mod asof_join;
 pub mod catalog;
 pub mod duration;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod suggest;
 pub mod types;
 pub mod window_tvf;
 
+pub use asof_join::AsofJoin;
 pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };

@@ -5,6 +5,7 @@
 //!                                                          \--> optimize_for_streaming: the engine lowers it
 //! ```
 
+mod asof_join;
 mod checked;
 mod definitions;
 mod errors;
@@ -48,6 +49,7 @@ pub use self::errors::from_datafusion;
 pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
+use crate::asof_join::AsofJoinPlanner;
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
@@ -92,6 +94,7 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
         .with_relation_planners(vec![
             Arc::new(relations::WindowRelations),
             Arc::new(match_recognize::MatchRelations),
+            Arc::new(asof_join::AsofRelations),
         ])
         .with_type_planner(Arc::new(DialectTypes))
         .with_query_planner(Arc::new(BatchPlanner))
@@ -124,6 +127,7 @@ pub async fn bind_statement(
 ) -> Result<LogicalPlan> {
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+    let bound = bound.and_then(|plan| asof_join::rewrite(plan, state));
     let bound = bound.and_then(parameters::typed_by_casts).and_then(set_operations::rewrite);
     match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
@@ -200,6 +204,7 @@ impl QueryPlanner for BatchPlanner {
             Arc::new(WindowTvfPlanner),
             Arc::new(MatchRecognizePlanner),
             Arc::new(SessionTvfPlanner),
+            Arc::new(AsofJoinPlanner),
         ])
         .create_physical_plan(logical_plan, session)
         .await?;

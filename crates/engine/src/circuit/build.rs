@@ -13,6 +13,7 @@ use sql::RelationId;
 use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
+use crate::operators::asof_join::{AsofJoin, AsofJoinSpec};
 use crate::operators::constant::Constant;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
@@ -220,6 +221,25 @@ impl Circuit {
                     })?))
                 })?
             }
+            PlanKind::AsofJoin(spec) => {
+                let keys = vec![
+                    spec.on.iter().map(|(l, _)| *l).collect(),
+                    spec.on.iter().map(|(_, r)| *r).collect(),
+                ];
+                self.sharded(keys, || {
+                    Ok(Box::new(AsofJoin::new(AsofJoinSpec {
+                        left: Arc::clone(&inputs[0]),
+                        right: Arc::clone(&inputs[1]),
+                        on: spec.on.clone(),
+                        time: spec.time,
+                        comparison: spec.comparison,
+                        outer: spec.outer,
+                        late: spec.late,
+                        emit: spec.emit,
+                        output: Arc::clone(&plan.schema),
+                    })?))
+                })?
+            }
             PlanKind::MatchRecognize(spec) => {
                 let keys = vec![spec.compiled.pattern.partition_by.clone()];
                 self.sharded(keys, || {
@@ -325,6 +345,10 @@ fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
             add_us: 0,
             allowed_lateness_us: hop.allowed_lateness_us,
         }],
+        PlanKind::AsofJoin(spec) => {
+            let sides = spec.late.iter().flatten().enumerate();
+            sides.map(|(port, expiry)| LateProbe::expiry(port, *expiry)).collect()
+        }
         PlanKind::Join(spec) => {
             let sides = spec.time.iter().enumerate();
             sides.filter_map(|(port, time)| Some(LateProbe::expiry(port, time.late?))).collect()

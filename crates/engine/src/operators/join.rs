@@ -226,7 +226,7 @@ impl Join {
 }
 
 /// The rows of a change whose partners are not gone.
-fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
+pub(super) fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
     if ctx.watermark_before == Watermark::MIN || change.is_empty() {
         return Ok(change.clone());
     }

@@ -120,6 +120,7 @@ pub fn describe(node: &PlanNode) -> String {
             }
             text
         }
+        PlanKind::AsofJoin(spec) => super::asof_join::describe(spec, node),
         PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
         PlanKind::TemporalFilter(spec) => {
             let (operator, kept) = match spec.side {

@@ -12,8 +12,8 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor,
-    VisitMut, VisitorMut,
+    self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
@@ -84,6 +84,9 @@ impl VisitorMut for Preparation {
 
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
         super::set_returning::rewrite_relation(relation);
+        if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
+            super::asof_join::nest_inside(table_with_joins);
+        }
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. }
@@ -152,12 +155,7 @@ impl VisitorMut for Preparation {
     }
 
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<DataFusionError> {
-        for join in select.from.iter().flat_map(|table| &table.joins) {
-            if matches!(join.join_operator, JoinOperator::AsOf { .. }) {
-                let error = SqlError::unsupported("ASOF JOIN is not supported in this version");
-                return ControlFlow::Break(located(error, join.relation.span()));
-            }
-        }
+        select.from.iter_mut().for_each(super::asof_join::nest);
         super::set_returning::rewrite_select(select);
         ControlFlow::Continue(())
     }
