@@ -15,6 +15,7 @@ mod explain;
 mod expression;
 mod interval_join;
 mod join;
+mod lookup_join;
 mod lower;
 mod match_recognize;
 mod over;
@@ -142,6 +143,8 @@ pub struct JoinPlan {
     /// When rows of a side may become late.
     pub grid: Grid,
     pub emit: Emit,
+    /// Left rows meet the right rows of their moment and are forgotten.
+    pub lookup: bool,
 }
 
 /// What the rows of a node promise.

@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
+pub mod lookup_join;
 pub mod match_recognize;
 pub mod parser;
 pub mod planner;
@@ -26,6 +27,7 @@ pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
+pub use lookup_join::LookupJoin;
 pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{

@@ -50,6 +50,7 @@ pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
 use crate::asof_join::AsofJoinPlanner;
+use crate::lookup_join::PlainLookups;
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
@@ -98,6 +99,7 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
         ])
         .with_type_planner(Arc::new(DialectTypes))
         .with_query_planner(Arc::new(BatchPlanner))
+        .with_optimizer_rule(Arc::new(PlainLookups))
         .with_analyzer_rule(Arc::new(checked::ConstantArithmetic));
     // Ours come before DataFusion's planners and, by name, replace its functions.
     builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(functions::JsonOperators));

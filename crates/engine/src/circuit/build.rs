@@ -129,6 +129,7 @@ impl Circuit {
         let level = inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
         let failed = inputs.iter().find_map(|i| self.node(*i).failed.clone());
         let late = late_probes(plan);
+        let order = self.order_of(&plan.kind, &inputs);
         let delay_us = inputs.iter().map(|i| self.node(*i).plan.properties.delay_us).max().unwrap_or(0);
         // Operators without windows see no watermark: nothing of theirs depends on it.
         let group = (!late.is_empty()).then(|| watermarks.group(&plan.properties.watermarks));
@@ -149,6 +150,7 @@ impl Circuit {
             watermark: Watermark::MIN,
             late,
             delay_us,
+            order,
             clocked: matches!(plan.kind, PlanKind::TemporalFilter(_)),
             clock_seen: None,
             level,
@@ -217,6 +219,7 @@ impl Circuit {
                         residual: spec.residual.as_ref().map(residual),
                         time: spec.time,
                         emit: spec.emit,
+                        lookup: spec.lookup,
                         output: Arc::clone(&plan.schema),
                     })?))
                 })?

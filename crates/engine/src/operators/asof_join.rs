@@ -248,22 +248,32 @@ impl AsofJoin {
             // A row is late when `time + add_us + allowed_lateness_us <= watermark`.
             watermark.0.saturating_sub(late.allowed_lateness_us).saturating_sub(late.add_us).saturating_add(1)
         })?;
-        while let Some(slot) = self.state.next_due(&cutoff, all) {
+        if all {
+            for slot in self.state.all_slots() {
+                self.settle_key(slot, &cutoff, all, out)?;
+            }
+        }
+        while let Some(slot) = self.state.next_due(&cutoff) {
+            self.settle_key(slot, &cutoff, all, out)?;
+        }
+        Ok(())
+    }
+
+    fn settle_key(&mut self, slot: u32, cutoff: &[u8], all: bool, out: &mut Vec<ZSet>) -> Result<()> {
+        if self.spec.emit == Emit::OnClose {
             let mut pairs = Pairs::default();
-            if self.spec.emit == Emit::OnClose {
-                for (entry, weight) in self.state.final_left_rows(slot, &cutoff, all) {
-                    let partner = self.state.partner(slot, entry);
-                    if partner.is_some() || self.spec.outer {
-                        pairs.push(slot, entry, partner, weight);
-                    }
-                    if pairs.is_full() {
-                        self.give(&mut pairs, out)?;
-                    }
+            for (entry, weight) in self.state.final_left_rows(slot, cutoff, all) {
+                let partner = self.state.partner(slot, entry);
+                if partner.is_some() || self.spec.outer {
+                    pairs.push(slot, entry, partner, weight);
+                }
+                if pairs.is_full() {
+                    self.give(&mut pairs, out)?;
                 }
             }
             self.give(&mut pairs, out)?;
-            self.state.free(slot, &cutoff, all);
         }
+        self.state.free(slot, cutoff, all);
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub struct AsofJoinPlan {
     pub time: (usize, usize),
     pub comparison: AsofComparison,
     pub outer: bool,
+    /// Number of left columns in the result.
+    pub left_width: usize,
     /// When rows of the left and the right side are late.
     pub late: Option<[Expiry; 2]>,
     pub emit: Emit,
@@ -48,6 +50,7 @@ impl Lowering<'_> {
             time,
             comparison: join.comparison,
             outer: join.outer,
+            left_width: p.time.len(),
             late,
             emit,
         };
@@ -119,15 +122,14 @@ fn result_times([l, r]: [&PlanNode; 2], plan: &AsofJoinPlan) -> Vec<Option<TimeK
 
 /// What EXPLAIN says of the join and its state.
 pub(super) fn describe(plan: &AsofJoinPlan, node: &PlanNode) -> String {
-    let left_width = node.schema.fields().len();
     let kind = if plan.outer { "left" } else { "inner" };
-    let name = |column: usize| node.schema.fields().get(column).map_or("", |field| field.name().as_str());
-    debug_assert!(plan.time.0 < left_width, "the left time is a column of the result");
+    let name = |column: usize| node.schema.field(column).name();
     let mut text = format!(
-        "asof {kind} join keys={} match=[{} {} right time] emit={}",
+        "asof {kind} join keys={} match=[{} {} {}] emit={}",
         plan.on.len(),
         name(plan.time.0),
         plan.comparison,
+        name(plan.left_width + plan.time.1),
         match plan.emit {
             Emit::Updating => "updating",
             Emit::OnClose => "on window close",

@@ -105,6 +105,12 @@ pub fn describe(node: &PlanNode) -> String {
             if let Some(residual) = &spec.residual {
                 let _ = write!(text, " filter=[{residual}]");
             }
+            if spec.lookup {
+                return format!(
+                    "lookup {text} emit=once state=the right input, kept until the view is dropped{}",
+                    promises(node)
+                );
+            }
             let until = |side: usize| spec.time[side].drop.map(|e| e.add_us);
             text.push_str(" state=both inputs");
             match (until(0), until(1)) {
@@ -134,9 +140,14 @@ pub fn describe(node: &PlanNode) -> String {
         PlanKind::Union => "union all".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes, then emit and free".to_string(),
     };
-    let _ = write!(text, " ({}", if node.properties.append_only { "append-only" } else { "updating" });
+    text + &promises(node)
+}
+
+fn promises(node: &PlanNode) -> String {
+    let mut text = format!(" ({}", if node.properties.append_only { "append-only" } else { "updating" });
     if let Some(key) = &node.properties.key {
-        let _ = write!(text, ", key=[{}]", names(key, &node.schema));
+        let names: Vec<&str> = key.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
+        let _ = write!(text, ", key=[{}]", names.join(", "));
     }
     text.push(')');
     text

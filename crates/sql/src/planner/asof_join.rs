@@ -22,13 +22,14 @@ use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable, Extension, Join, JoinConstraint, JoinType, LogicalPlan,
-    LogicalPlanBuilder, Operator, TableScan, lit,
+    LogicalPlanBuilder, Operator, TableScan, UserDefinedLogicalNode, lit,
 };
 use datafusion::sql::sqlparser::ast::{self, JoinOperator, Spanned, TableFactor, TableWithJoins};
 
 use super::relations::located;
 use super::rewrites::marked;
 use crate::asof_join::{AsofComparison, AsofJoin, ColumnPair};
+use crate::lookup_join::LookupJoin;
 use crate::parser::asof_join::Form;
 use crate::types::name_of;
 use crate::{Catalog, SqlError, SqlState};
@@ -99,6 +100,11 @@ fn plan_marked(
         return Err(located(error.with_hint(USAGE), span));
     };
     nest(&mut left);
+    // DataFusion takes no outer join without a condition.
+    let constraint = match constraint {
+        ast::JoinConstraint::None => ast::JoinConstraint::On(crate::parse_expr("true").map_err(external)?),
+        other => other,
+    };
     let join_operator =
         if outer { JoinOperator::LeftOuter(constraint) } else { JoinOperator::Inner(constraint) };
     left.joins.push(ast::Join { relation: join.relation, global: false, join_operator });
@@ -161,6 +167,9 @@ struct Conditions {
     schema: Arc<DFSchema>,
     on: Vec<(Expr, Expr)>,
     time: Option<(Expr, AsofComparison, Expr)>,
+    /// FOR SYSTEM_TIME AS OF PROCTIME(), which takes any condition and no time.
+    is_lookup: bool,
+    filter: Vec<Expr>,
 }
 
 impl Conditions {
@@ -183,9 +192,14 @@ impl Conditions {
             schema: join.schema,
             on: join.on,
             time: None,
+            is_lookup: false,
+            filter: Vec::new(),
         };
-        for conjunct in conjuncts {
-            conditions.add(conjunct, form == Form::On)?;
+        for conjunct in conjuncts.into_iter().filter(|conjunct| *conjunct != lit(true)) {
+            match form {
+                Form::Lookup => conditions.add_any(conjunct)?,
+                _ => conditions.add(conjunct, form == Form::On)?,
+            }
         }
         match (form, given) {
             (Form::On, None)
@@ -203,12 +217,7 @@ impl Conditions {
                 conditions.add(given, true)?;
             }
             (Form::History, Some(time)) => conditions.add_history(time, catalog)?,
-            (Form::Lookup, None) => {
-                let error = SqlError::unsupported(
-                    "FOR SYSTEM_TIME AS OF PROCTIME() is not supported in this version",
-                );
-                return Err(external(error));
-            }
+            (Form::Lookup, None) => conditions.is_lookup = true,
             _ => {}
         }
         Ok(conditions)
@@ -239,6 +248,26 @@ impl Conditions {
                 self.time = Some((l, if turned { found.mirrored() } else { found }, r));
             }
         }
+        Ok(())
+    }
+
+    /// Adds a condition that is not about time.
+    fn add_any(&mut self, condition: Expr) -> Result<()> {
+        if let Expr::BinaryExpr(BinaryExpr { left: a, op: Operator::Eq, right: b }) = &condition {
+            let (a, b) = (a.as_ref(), b.as_ref());
+            match (self.side_of(a)?, self.side_of(b)?) {
+                (Some(0), Some(1)) => {
+                    self.on.push((a.clone(), b.clone()));
+                    return Ok(());
+                }
+                (Some(1), Some(0)) => {
+                    self.on.push((b.clone(), a.clone()));
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.filter.push(condition);
         Ok(())
     }
 
@@ -293,29 +322,43 @@ impl Conditions {
     }
 
     fn plan(mut self) -> Result<LogicalPlan> {
-        let Some((left_time, comparison, right_time)) = self.time.take() else {
-            let error = SqlError::new(SqlState::SyntaxError, "ASOF JOIN has no inequality of two times");
-            return Err(external(error.with_hint(USAGE)));
-        };
-        let mut sides = [Computed::new(&self.left, "left"), Computed::new(&self.right, "right")];
-        let mut pairs = Vec::new();
-        for (l, r) in std::mem::take(&mut self.on) {
-            pairs.push(pair(l, r, &mut sides)?);
-        }
-        let types = [left_time.get_type(self.left.schema())?, right_time.get_type(self.right.schema())?];
-        for (expr, data_type) in [&left_time, &right_time].into_iter().zip(&types) {
-            if !is_ordered(data_type) {
-                let message =
-                    format!("ASOF JOIN compares times or numbers, and this is {}", name_of(data_type));
-                let error = SqlError::new(SqlState::DatatypeMismatch, message).with_hint(USAGE);
-                return Err(placed(error, expr));
+        let time = self.time.take();
+        if let Some((left, _, right)) = &time {
+            for (expr, side) in [(left, &self.left), (right, &self.right)] {
+                let data_type = expr.get_type(side.schema())?;
+                if !is_ordered(&data_type) {
+                    let message =
+                        format!("ASOF JOIN compares times or numbers, and this is {}", name_of(&data_type));
+                    let error = SqlError::new(SqlState::DatatypeMismatch, message).with_hint(USAGE);
+                    return Err(placed(error, expr));
+                }
             }
         }
-        let time = pair(left_time, right_time, &mut sides)?;
+        let mut sides = [Computed::new(&self.left, "left"), Computed::new(&self.right, "right")];
+        let mut on = Vec::new();
+        for (l, r) in std::mem::take(&mut self.on) {
+            on.push(pair(l, r, &mut sides)?);
+        }
+        let time = match time {
+            Some((l, comparison, r)) => Some((pair(l, r, &mut sides)?, comparison)),
+            None => None,
+        };
         let is_computed = sides.iter().any(|side| !side.added.is_empty());
         let [left, right] = sides.map(Computed::plan);
-        let node = AsofJoin::try_new(left?, right?, pairs, time, comparison, self.outer)?;
-        let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+        let (left, right) = (left?, right?);
+        let node: Arc<dyn UserDefinedLogicalNode> = match time {
+            Some((time, comparison)) => {
+                Arc::new(AsofJoin::try_new(left, right, on, time, comparison, self.outer)?)
+            }
+            None if self.is_lookup => {
+                Arc::new(LookupJoin::try_new(left, right, on, conjunction(self.filter), self.outer)?)
+            }
+            None => {
+                let error = SqlError::new(SqlState::SyntaxError, "ASOF JOIN has no inequality of two times");
+                return Err(external(error.with_hint(USAGE)));
+            }
+        };
+        let plan = LogicalPlan::Extension(Extension { node });
         if !is_computed {
             return Ok(plan);
         }

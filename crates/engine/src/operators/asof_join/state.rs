@@ -271,11 +271,12 @@ impl State {
         }
     }
 
-    /// A key under which something older than `cutoff` is to be settled; any key with `all`.
-    pub fn next_due(&self, cutoff: &[u8], all: bool) -> Option<u32> {
-        if all {
-            return self.keys.iter().next().map(|(slot, _)| slot);
-        }
+    pub fn all_slots(&self) -> Vec<u32> {
+        self.keys.iter().map(|(slot, _)| slot).collect()
+    }
+
+    /// A key under which something older than `cutoff` is to be settled.
+    pub fn next_due(&self, cutoff: &[u8]) -> Option<u32> {
         let (due, slot) = if self.comparison.looks_back() { self.due.first() } else { self.due.last() }
             .map(|(d, s)| (d, *s))?;
         let is_older = if self.comparison.looks_back() { **due < *cutoff } else { **due > *cutoff };

@@ -333,7 +333,8 @@ fn final_results_equal_the_nested_loop_whatever_was_freed() {
             let mut ctx = context(watermark, next);
             let out = join.step(&[change(0, left), change(1, right)], &mut ctx).unwrap();
             assert_eq!(ctx.late_rows, 0, "seed {seed}");
-            assert!(emit == Emit::Updating || out.all_inserts(), "seed {seed}: final rows stay");
+            let retracts = (0..out.len()).any(|row| out.weight(row) < 0);
+            assert!(emit == Emit::Updating || !retracts, "seed {seed}: final rows stay");
             add(&mut sum, &out);
             watermark = next;
         }
