@@ -5,15 +5,14 @@
                  [--views w1,w2,...] [--rows N] [--flink-rows-slow 1000000] [--flink-formats csv,json]
                  [--queries q0,q1,...] [--events 10000000] [--flink-events-slow N]
 
-Needs what setup prepares (see bench/README.md): the scaled Taobao file, Nexmark's events and Flink. Writes
-bench/results/latest.json (or what --results names) and bench/results/latest.md, a table with every workload and query,
-those that fail, too. Where Flink is not set up or fails, the line says so.
+Needs what setup prepares (see bench/README.md): the scaled Taobao file, Nexmark's events and Flink. Puts what it
+measures into bench/results/latest.json (or what --results names), where figures of other parts stay, and prints all of it
+as tables into bench/results/latest.md, what has no figure, too. Where Flink is not set up or fails, the line says so.
 """
 
 import argparse
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -23,6 +22,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import table
+from table import speed
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEWS = ["w1", "w2", "w3", "w4", "w5", "w6a", "w6b", "w7", "w8"]
@@ -57,12 +59,11 @@ def main():
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results" / "latest.json")
     arguments = parser.parse_args()
     only = arguments.only.split(",")
-    results = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 
     def keep(result):
-        results.append(result)
         show(result)
-        write(arguments.results, results)
+        table.keep(arguments.results, result)
 
     if "files" in only:
         files(arguments, "flink" in only, keep)
@@ -70,7 +71,7 @@ def main():
         for view in arguments.views.split(","):
             keep({"durable": view} | durable(arguments, view))
     if "ingest" in only:
-        keep({"ingest": ingest(arguments.binary, taobao(arguments, "ndjson"))})
+        keep({"ingest": ingest(arguments)})
     if "nexmark" in only:
         for query in arguments.queries.split(","):
             keep(nexmark(arguments, query, "flink" in only))
@@ -124,10 +125,7 @@ def nexmark(arguments, query, with_flink):
     if not generate_nexmark(arguments, folder, arguments.events):
         result["shopstream"] = {"error": "no files of events: bench/setup.sh makes what generates them"}
         return result
-    if query == "q12":
-        result["shopstream"] = {"error": "q12 counts by the time of arrival, which files don't have: see the generator"}
-    else:
-        result["shopstream"] = bench(arguments, "nexmark", "--query", query, "--files", folder, "--events", str(arguments.events))
+    result["shopstream"] = bench(arguments, "nexmark", "--query", query, "--files", folder, "--events", str(arguments.events))
     if with_flink:
         result["flink"] = flink_nexmark(arguments, query)
     return result
@@ -167,68 +165,6 @@ def flink_nexmark(arguments, query):
     if "rows_per_second" in figures:
         figures["events_per_second"] = figures["rows_per_second"]
     return figures
-
-
-def write(path, results):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    path.with_suffix(".md").write_text(table(results))
-
-
-def table(results):
-    """Every workload and query with what was measured, as Markdown."""
-    head = "| | thousand rows/s | CPU s | MB | Flink: thousand rows/s | CPU s | MB | times Flink | memory of Flink's |\n"
-    head += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-    lines, ratios = [], []
-    for result in results:
-        if "nexmark" in result:
-            lines.append(row(f"{result['nexmark']} generator", result["generator"], None)[0])
-            line, ratio = row(f"{result['nexmark']} files", result["shopstream"], result["flink"])
-            lines.append(line)
-            ratios += [ratio] if ratio else []
-        elif "views" in result:
-            lines.append(row(f"{result['views']} {result['format']}", result["shopstream"], result["flink"])[0])
-        elif "durable" in result:
-            figures = result if "error" in result else result["throughput"] | {"peak_memory_mb": result["peak_memory_mb"]}
-            lines.append(row(f"{result['durable']} through the log", figures, None)[0])
-    text = head + "".join(lines)
-    if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        text += f"\nNexmark from files: {len(ratios)} queries beside Flink, geometric mean {mean:.1f} times its events per second, least {min(ratios):.1f} times.\n"
-    errors = [(label, side["error"].strip().removeprefix("error: ")) for label, side in sides(results) if "error" in side]
-    if errors:
-        text += "\nWithout a figure:\n\n" + "".join(f"- {label}: {error.splitlines()[0]}\n" for label, error in errors)
-    return text
-
-
-def sides(results):
-    for result in results:
-        name = result.get("nexmark") or result.get("views") or result.get("durable") or "ingest"
-        for side in ("generator", "shopstream", "flink"):
-            if isinstance(result.get(side), dict):
-                yield f"{name} {side}", result[side]
-        if "error" in result:
-            yield f"{name} through the log", result
-
-
-def row(label, ours, flink):
-    """A line of the table and, when both have a figure, how many times Flink's ours is."""
-    def cells(figures):
-        if not figures or speed(figures) is None:
-            return ["-"] * 3
-        cpu = figures.get("cpu_seconds")
-        return [f"{speed(figures)/1e3:,.{0 if speed(figures) >= 1e5 else 1}f}", "-" if cpu is None else f"{cpu:.1f}", f"{figures['peak_memory_mb']:.0f}"]
-
-    ratio, memory = None, "-"
-    if ours and flink and speed(ours) and speed(flink):
-        ratio = speed(ours) / speed(flink)
-        memory = f"{100 * ours['peak_memory_mb'] / flink['peak_memory_mb']:.0f} %"
-    line = [label, *cells(ours), *cells(flink), f"{ratio:.1f}" if ratio else "-", memory]
-    return "| " + " | ".join(line) + " |\n", ratio
-
-
-def speed(figures):
-    return figures.get("events_per_second") or figures.get("rows_per_second")
 
 
 def show(result):
@@ -288,14 +224,22 @@ def flink_files(arguments, views, form):
 
 def run_flink(arguments, query, environment, rows):
     command = ["/usr/bin/time", "-v", arguments.peers / "flink" / "run.sh", "blackhole", query, "pipeline.object-reuse=true"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment, process_group=0)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=arguments.timeout)
+        text, _ = process.communicate(timeout=arguments.timeout)
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {arguments.timeout} s"}
-    text = done.stdout + done.stderr
+    finally:
+        # The JVM is a grandchild: it goes with its group, also when we are told to stop.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     seconds = re.findall(r"job_s ([0-9.]+)", text)
-    if done.returncode != 0 or not seconds:
-        return {"error": text[-2000:]}
+    if process.returncode != 0 or not seconds:
+        # Flink wraps the cause in many layers; the innermost comes last.
+        causes = re.findall(r"^(?:Caused by: )?((?:[a-z]+\.)+[A-Za-z$]*(?:Exception|Error).*)$", text, re.MULTILINE)
+        return {"error": causes[-1] if causes else f"exit code {process.returncode}", "output": text[-2000:]}
     used = lambda name: float(re.search(name + r".*: ([0-9.]+)", text).group(1))
     job = float(seconds[-1])
     return {
@@ -373,19 +317,20 @@ def durable(arguments, view):
         return {"throughput": throughput, "peak_memory_mb": memory(process.pid, "VmHWM")}
 
 
-def ingest(binary, ndjson):
+def ingest(arguments):
     """HTTP NDJSON into the durable log with the whole pack on, client and server on this machine."""
-    def run(url, *arguments):
-        command = [binary, "bench", *arguments, "--server", url, ndjson]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    with server(binary) as (process, url, _):
+    file = taobao(arguments, "ndjson")
+    rows = str(min(6_000_000, arguments.rows or 6_000_000))
+    with server(arguments.binary) as (process, url, _):
         idle = memory(process.pid)
-        throughput = run(url, "ingest", "--rows", "6000000", "--batch", "5000")
+        throughput = bench(arguments, "ingest", "--server", url, "--rows", rows, "--batch", "5000", file)
         peak = memory(process.pid, "VmHWM")
     # A fresh server, so that the rows are not late.
-    with server(binary) as (_, url, _):
-        latency = run(url, "latency", "--rate", "20000", "--seconds", "20")
+    with server(arguments.binary) as (_, url, _):
+        latency = bench(arguments, "latency", "--server", url, "--rate", "20000", "--seconds", "20", file)
+    for figures in (throughput, latency):
+        if "error" in figures:
+            return figures
     return {"idle_memory_mb": idle, "peak_memory_mb": peak, "throughput": throughput, "latency": latency}
 
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import types
+import uuid
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -376,6 +377,27 @@ def copy_rejects_rows_and_says_so(arguments):
             lambda: connection.execute("SELECT count(*) FROM rejected_rows WHERE relation = 'copy_rejects'").fetchone() == (2,),
             "two rows in rejected_rows",
         )
+
+
+@check
+def types_survive_views_in_text_and_binary(arguments):
+    tag = uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")
+    with connect(arguments) as connection:
+        connection.execute("CREATE TABLE typed (id BIGINT PRIMARY KEY, data JSONB, tag UUID, tags UUID[], price NUMERIC(12,3))")
+        connection.execute("CREATE MATERIALIZED VIEW typed_view AS SELECT id, data, tag, tags, price FROM typed WHERE id > 0")
+        for binary in (False, True):
+            cursor = connection.cursor(binary=binary)
+            cursor.execute(
+                "INSERT INTO typed VALUES (%s, %s, %s, %s, %s)",
+                (1, Jsonb({"a": [1, None]}), tag, [tag], Decimal("12.345")),
+            )
+            cursor.execute("SELECT * FROM typed_view WHERE tag = %s", (tag,))
+            expect(cursor.fetchall(), [(1, {"a": [1, None]}, tag, [tag], Decimal("12.345"))], f"binary={binary}")
+            expect([column.type_code for column in cursor.description], [20, 3802, 2950, 2951, 1700])
+            cursor.execute("SELECT id FROM typed WHERE id = ANY(%s)", ([1, 2],))
+            expect(cursor.fetchall(), [(1,)])
+            cursor.execute("SELECT %s::bigint + 1, %s::uuid", (41, tag))
+            expect(cursor.fetchall(), [(42, tag)])
 
 
 @check

@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PACKAGES = ["psycopg[binary]>=3.2,<4"]
+PACKAGES = ["psycopg[binary]>=3.2,<4", "sqlalchemy>=2.0,<3"]
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 20
 SCRIPT_SECONDS_MAX = 600
@@ -81,7 +81,7 @@ def venv_python():
     python = folder / "bin" / "python"
 
     def works():
-        probe = [str(python), "-c", "import psycopg, sys; sys.exit(psycopg.pq.__impl__ != 'binary')"]
+        probe = [str(python), "-c", "import psycopg, sqlalchemy, sys; sys.exit(psycopg.pq.__impl__ != 'binary')"]
         return python.exists() and subprocess.run(probe, capture_output=True).returncode == 0
 
     if works():

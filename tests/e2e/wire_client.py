@@ -167,6 +167,54 @@ def a_prepared_statement_in_parts(arguments):
         expect(first_error(wire.until_ready())["C"], "26000")
 
 
+def described(wire, sql, oids=()):
+    """OIDs of parameters and columns that a Describe of the statement tells."""
+    wire.send(parse(sql, "described", oids), describe("S", "described"), close("S", "described"), message("S"))
+    answers = wire.until_ready()
+    error = [body for kind, body in answers if kind == "E"]
+    if error:
+        raise AssertionError(f"{sql}: {error[0]!r}")
+    body = next(body for kind, body in answers if kind == "t")
+    parameters = list(struct.unpack(f"!{struct.unpack('!h', body[:2])[0]}i", body[2:]))
+    columns = []
+    for kind, body in answers:
+        if kind == "T":
+            rest = body[2:]
+            for _ in range(struct.unpack("!h", body[:2])[0]):
+                end = rest.index(b"\0") + 1
+                columns.append(struct.unpack("!i", rest[end + 6 : end + 10])[0])
+                rest = rest[end + 18 :]
+    return parameters, columns
+
+
+@check
+def statements_are_described_with_the_types_of_postgresql(arguments):
+    jsonb, uuid, varchar, numeric, int4, timestamptz, int8s, uuids = 3802, 2950, 1043, 1700, 23, 1184, 1016, 2951
+    with Wire(arguments) as wire:
+        wire.send(
+            query(
+                "CREATE TABLE described (id BIGINT PRIMARY KEY, data JSONB, tag UUID, code VARCHAR(5), price NUMERIC(8,2), tags UUID[]);"
+                "CREATE MATERIALIZED VIEW described_view AS SELECT tag AS t, data, code, tags, id FROM described WHERE id > 0"
+            )
+        )
+        wire.until_ready()
+        for sql, parameters, columns in [
+            ("SELECT $1::bigint", [INT8], [INT8]),
+            ("SELECT $1", [TEXT], [TEXT]),
+            ("SELECT $1::uuid AS a, $2::jsonb AS b", [uuid, jsonb], [uuid, jsonb]),
+            ("SELECT id FROM described WHERE tag = $1 AND data = $2 AND code = $3", [uuid, jsonb, varchar], [INT8]),
+            ("SELECT * FROM described_view", [], [uuid, jsonb, varchar, uuids, INT8]),
+            ("SELECT d.t, data ->> 'x' AS x FROM described_view d WHERE d.id = ANY($1)", [int8s], [uuid, TEXT]),
+            ("SELECT id FROM described LIMIT $1", [INT8], [INT8]),
+            ("SELECT coalesce(price, $1) AS p FROM described", [numeric], [numeric]),
+            ("INSERT INTO described (id, data, tag) VALUES ($1, $2, $3)", [INT8, jsonb, uuid], []),
+            ("UPDATE described SET price = $1 WHERE id = $2", [numeric, INT8], []),
+        ]:
+            expect(described(wire, sql), (parameters, columns), sql)
+        expect(described(wire, "SELECT $1::bigint + 1 AS n", (int4,))[0], [int4], "the client's type of a parameter")
+        expect(described(wire, "SELECT now() - $1::interval AS t")[1], [timestamptz])
+
+
 @check
 def a_portal_is_read_in_pieces(arguments):
     with Wire(arguments) as wire:

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use dataflow::{RejectedRow, Tick, ZSet};
 use futures::Stream;
 use sql::SqlError;
@@ -52,9 +52,16 @@ pub enum Outcome {
     /// A result set. Dropping the stream stops the query.
     Rows { schema: SchemaRef, stream: BatchStream, tag: RowsTag },
     /// Done; the tag as PostgreSQL prints it: `CREATE TABLE`, `INSERT 0 3`.
-    Command { tag: String },
+    Command { tag: String, notices: Vec<Notice> },
     /// The client is to send rows now; decoded, they go to [`crate::Database::ingest`].
     CopyIn { copy: CopyTarget },
+}
+
+/// Something the user should know although the statement succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 /// How the command tag of a result set reads: `SELECT n`, `INSERT 0 n` (RETURNING), `SHOW`.
@@ -82,8 +89,8 @@ pub struct CopyTarget {
 /// A parsed and bound statement.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// Types of `$1`, `$2`, ...
-    pub parameters: Vec<DataType>,
+    /// Types of `$1`, `$2`, ..., with the SQL type's name where Arrow's does not say it.
+    pub parameters: Vec<FieldRef>,
     /// Columns of the result, `None` for a statement without rows.
     pub columns: Option<SchemaRef>,
 }

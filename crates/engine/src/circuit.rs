@@ -21,7 +21,7 @@ use dataflow::{Operator, StateSize, StepContext, Tick, Watermark, ZSet};
 use rayon::prelude::*;
 use sql::RelationId;
 
-use crate::plan::{ExpandSpec, MapSpec, PlanNode, UnnestSpec};
+use crate::plan::{ExpandSpec, MapSpec, Measured, PlanNode, StreamPlan, UnnestSpec};
 use crate::watermarks::{GroupIndex, Watermarks};
 use shard::Sharded;
 
@@ -67,6 +67,8 @@ pub struct Node {
     /// False until the first step: a global aggregate has a row to give before any input.
     started: bool,
     busy: Duration,
+    rows_in: u64,
+    rows_out: u64,
     /// Why the node stopped; everything above it stands still too.
     failed: Option<String>,
 }
@@ -205,6 +207,26 @@ impl Circuit {
         result.failed.extend(views.collect::<Vec<_>>());
     }
 
+    /// Figures of the nodes that compute `plan`; `None` for those that it only reads.
+    pub fn measure(&self, plan: &StreamPlan) -> Vec<Option<Measured>> {
+        let measure = |node: &PlanNode| {
+            let node = self.nodes.get(*self.by_signature.get(&node.signature)?)?.as_ref()?;
+            if matches!(node.computation, Computation::Source(_)) {
+                return None;
+            }
+            let state = node.state_size();
+            Some(Measured {
+                rows_in: node.rows_in,
+                rows_out: node.rows_out,
+                busy: node.busy,
+                state_rows: state.rows as u64,
+                state_bytes: state.bytes as u64,
+                views: node.users.len(),
+            })
+        };
+        plan.nodes.iter().map(measure).collect()
+    }
+
     /// When the clock is going to change something, as of this moment; `None` when never.
     pub fn clock_due_us(&mut self, now_us: i64) -> Option<i64> {
         let clocked = self.nodes.iter_mut().flatten().filter(|node| node.clocked && node.failed.is_none());
@@ -327,13 +349,17 @@ impl Task<'_> {
             }
             self.node.compute(&self.changes, &mut self.context, parallel)
         }));
+        self.node.rows_in += self.changes.iter().map(|change| change.len() as u64).sum::<u64>();
+        if let Ok(Ok(change)) = &outcome {
+            self.node.rows_out += change.len() as u64;
+        }
         self.output = Some(match outcome {
             Ok(Ok(change)) => Ok(change),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown cause");
-                Err(format!("operator {} failed: {text}", crate::plan::describe(&self.node.plan)))
+                Err(format!("operator {} failed: {text}", crate::plan::what(&self.node.plan)))
             }
         });
         self.node.busy += started.elapsed();

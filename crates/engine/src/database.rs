@@ -6,7 +6,7 @@
 
 mod connectors;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,23 +23,26 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
 use sql::planner::QueryStop;
-use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, TableDef};
+use sql::statement::ObjectKind;
+use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef};
 use storage::disk::{DirLock, Disk, RealDisk};
 use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::*;
 use crate::constraints::Constraints;
-use crate::definition::{self, Install};
-use crate::driver::{Driver, Shared, Statistics};
-use crate::published::{Published, RelationSnapshot, Snapshot};
+use crate::definition::{DefinitionPlanner, Install, ViewProperties};
+use crate::driver::{Driver, Measurements, Shared, Statistics};
+use crate::plan::StreamPlan;
+use crate::point_read::PointReads;
+use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
 use crate::record::{
     Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
 };
 use crate::session::Session;
 use crate::sources::Sources;
 use crate::system::{self, rejected_part};
-use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Writer, tick_after};
+use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Work, Writer, tick_after};
 
 /// Rows that may wait between the log and the views; producers are slowed down beyond.
 pub(crate) const BACKLOG_ROWS_MAX: u64 = 4_000_000;
@@ -69,6 +72,7 @@ pub struct Database {
     constraints: RwLock<HashMap<RelationId, Arc<Constraints>>>,
     /// One definition at a time.
     definitions: tokio::sync::Mutex<()>,
+    pub(crate) point_reads: PointReads,
     /// One changing statement at a time.
     dml: tokio::sync::Mutex<()>,
     /// Where queries run: a plan that computes for long between two rows holds up its thread, and that must not be
@@ -148,7 +152,7 @@ impl Database {
         facts.records.store(log.next_offset().0, Ordering::Relaxed);
 
         let (requests, to_writer): (Sender<Request>, Receiver<Request>) = channel();
-        let (to_driver, records): (Sender<Logged>, Receiver<Logged>) = channel();
+        let (to_driver, records): (Sender<Work>, Receiver<Work>) = channel();
         driver.go_live(requests.clone());
         let sources = Sources::new(std::mem::take(&mut seen.positions));
         let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
@@ -175,6 +179,7 @@ impl Database {
             threads: Mutex::new(threads),
             constraints: RwLock::default(),
             definitions: tokio::sync::Mutex::default(),
+            point_reads: PointReads::default(),
             dml: tokio::sync::Mutex::default(),
             queries: Mutex::new(Some(queries)),
             sources: Mutex::new(sources),
@@ -190,8 +195,16 @@ impl Database {
         Arc::clone(&self.base)
     }
 
-    pub(crate) fn snapshot(&self, relations: &BTreeSet<RelationId>) -> Snapshot {
-        self.shared.published.snapshot(relations, &self.reader)
+    pub(crate) fn snapshot(&self, wanted: &Wanted) -> Result<Snapshot, SqlError> {
+        self.shared.published.snapshot(wanted, &self.reader)
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.shared.published
+    }
+
+    pub(crate) fn view_properties(&self) -> Arc<ViewProperties> {
+        Arc::clone(&self.shared.view_properties.read())
     }
 
     /// Tables, views and system relations by name; indexes are not relations.
@@ -355,7 +368,7 @@ impl Database {
     }
 
     /// Carries a definition out; it is durable and visible when this returns.
-    pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<(), SqlError> {
+    pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<Vec<Notice>, SqlError> {
         let _turn = self.definitions.lock().await;
         let install = self.plan_definition(statement).await?;
         let fed = match &install {
@@ -366,15 +379,20 @@ impl Database {
             self.sources.lock().check(table)?;
         }
         let (id, dropped) = match &install {
-            Install::Nothing => return Ok(()),
+            Install::Nothing => return Ok(skipped(&statement.statement)),
             Install::Table(table) => (table.id, None),
             Install::View { view, .. } => (view.id, None),
             Install::Index(index) => (index.id, None),
-            Install::Drop(names) => (RelationId(0), Some(names.clone())),
+            Install::Function(function) => (function.id, None),
+            // They create nothing: the id stays free.
+            Install::ReplaceView(_) | Install::Comment { .. } => (RelationId(0), None),
+            Install::Drop(objects) => (RelationId(0), Some(objects.clone())),
         };
         if let Some(name) = dropped
             .iter()
             .flatten()
+            .filter(|object| object.kind == ObjectKind::Table)
+            .map(|object| &object.name)
             .find(|n| self.relation(n).is_some_and(|r| r.kind == RelationKind::System))
         {
             return Err(SqlError::new(
@@ -382,6 +400,7 @@ impl Database {
                 format!("relation \"{name}\" is kept by the system and can't be dropped"),
             ));
         }
+        let notices = notices(&install);
         let definition = Definition { sql: statement.sql.clone(), id: id.0 };
         let (reply, answer) = oneshot::channel();
         self.send(Request::Definition { definition, install, reply })?;
@@ -392,23 +411,24 @@ impl Database {
         if let Some(table) = fed {
             self.start_source(&table)?;
         }
-        if let Some(names) = dropped {
-            for name in &names {
-                self.stop_source(name).await;
+        if let Some(objects) = dropped {
+            for object in &objects {
+                self.stop_source(&object.name).await;
             }
             // A request that is under way with a dropped table may put it back; it goes with the next drop.
             let catalog = self.catalog();
             let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
             self.constraints.write().retain(|id, _| tables.contains(id));
         }
-        Ok(())
+        Ok(notices)
     }
 
     pub(crate) async fn plan_definition(&self, statement: &ParsedStatement) -> Result<Install, SqlError> {
         let catalog = self.catalog();
         let properties = Arc::clone(&self.shared.view_properties.read());
         let id = RelationId(catalog.next_id.max(system::FIRST_USER_ID));
-        definition::plan(statement, id, &catalog, &properties, &self.base).await
+        let planner = DefinitionPlanner { catalog: &catalog, views: &properties, base: &self.base };
+        planner.plan(statement, id).await
     }
 
     /// Runs a query on its own threads; dropping the stream stops it, between two rows and within joins.
@@ -450,6 +470,18 @@ impl Database {
             .await
             .map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))??;
         self.wait_visible(tick).await
+    }
+
+    /// Figures of every operator of the running views, by view.
+    pub(crate) async fn measurements(&self) -> Result<Measurements, SqlError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Measure(reply))?;
+        answer.await.map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))
+    }
+
+    /// The plan of a running materialized view.
+    pub(crate) fn view_plan(&self, id: RelationId) -> Option<Arc<StreamPlan>> {
+        self.shared.plans.read().get(&id).cloned()
     }
 
     pub(crate) async fn wait_visible(&self, tick: Tick) -> Result<Tick, SqlError> {
@@ -643,7 +675,37 @@ fn replan(
     let statement = statements.pop().ok_or_else(|| SqlError::internal("an empty definition"))?;
     let catalog = Arc::clone(&shared.catalog.read());
     let properties = Arc::clone(&shared.view_properties.read());
-    definition::plan_blocking(&statement, RelationId(definition.id), &catalog, &properties, base)
+    let planner = DefinitionPlanner { catalog: &catalog, views: &properties, base };
+    planner.plan_blocking(&statement, RelationId(definition.id))
+}
+
+/// What `IF NOT EXISTS` and `IF EXISTS` passed over.
+fn skipped(statement: &Statement) -> Vec<Notice> {
+    let exists =
+        |name: &str| Notice { message: format!("relation \"{name}\" already exists, skipping"), hint: None };
+    match statement {
+        Statement::CreateTable { table, .. } => vec![exists(&table.name)],
+        Statement::CreateView { view, .. } => vec![exists(&view.name)],
+        Statement::CreateIndex { index, .. } => vec![exists(&index.name)],
+        Statement::Drop { kind, names, .. } => {
+            let missing = names.iter().map(|name| Notice {
+                message: format!("{} \"{name}\" does not exist, skipping", kind.word()),
+                hint: None,
+            });
+            missing.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What to tell the user of a definition that is carried out.
+fn notices(install: &Install) -> Vec<Notice> {
+    match install {
+        Install::View { view, plan: Some(plan) } => {
+            crate::plan::unbounded_state(plan).into_iter().map(|state| state.notice(&view.name)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn log_error(error: LogError) -> SqlError {

@@ -2,13 +2,22 @@
 //!
 //! The same path serves a statement of a session and the statements that the log holds at start.
 
+mod replace;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use sql::catalog::Lateness;
-use sql::{Catalog, IndexDef, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef, ViewDef};
+use sql::catalog::Object;
+use sql::types::{sql_type_of, with_sql_type};
+use sql::{
+    Catalog, FunctionDef, IndexDef, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef,
+    ViewDef,
+};
 
 use crate::constraints::Constraints;
 use crate::operators::Emit;
@@ -25,8 +34,15 @@ pub enum Install {
         plan: Option<Arc<StreamPlan>>,
     },
     Index(Arc<IndexDef>),
-    /// Names, dependants first.
-    Drop(Vec<String>),
+    Function(Arc<FunctionDef>),
+    /// A plain view in the place of the one that is there.
+    ReplaceView(Arc<ViewDef>),
+    Comment {
+        of: (RelationId, Option<usize>),
+        text: Option<String>,
+    },
+    /// Dependants first.
+    Drop(Vec<Object>),
     /// `IF NOT EXISTS` of something that exists, `IF EXISTS` of something that doesn't.
     Nothing,
 }
@@ -34,71 +50,112 @@ pub enum Install {
 /// What planning needs to know of the materialized views that exist.
 pub type ViewProperties = BTreeMap<String, Properties>;
 
-/// Plans a definition against a catalog; nothing is changed.
-///
-/// # Errors
-/// Everything that is wrong with the statement: it is not logged then.
-pub async fn plan(
-    statement: &ParsedStatement,
-    id: RelationId,
-    catalog: &Arc<Catalog>,
-    views: &ViewProperties,
-    base: &Arc<SessionState>,
-) -> Result<Install, SqlError> {
-    match &statement.statement {
-        Statement::CreateTable { table, if_not_exists } => {
-            if exists(catalog, &table.name, *if_not_exists, "table")? {
-                return Ok(Install::Nothing);
-            }
-            let table = sql::planner::bind_table(base, table)?;
-            let table = Arc::new(TableDef { id, sql: statement.sql.clone(), ..table });
-            Constraints::new(Arc::clone(&table), base)?;
-            Ok(Install::Table(table))
-        }
-        Statement::CreateView { view, if_not_exists, or_replace } => {
-            if *or_replace && catalog.views.contains_key(&view.name) {
-                return Err(SqlError::unsupported(
-                    "CREATE OR REPLACE of a view that exists is not supported yet",
-                )
-                .with_hint(format!("use DROP VIEW \"{}\" CASCADE, then CREATE", view.name)));
-            }
-            if exists(catalog, &view.name, *if_not_exists, "view")? {
-                return Ok(Install::Nothing);
-            }
-            create_view(statement, view, id, catalog, views, base).await
-        }
-        Statement::CreateIndex { index, if_not_exists } => {
-            if exists(catalog, &index.name, *if_not_exists, "index")? {
-                return Ok(Install::Nothing);
-            }
-            check_index(catalog, index)?;
-            Ok(Install::Index(Arc::new(IndexDef { id, sql: statement.sql.clone(), ..index.clone() })))
-        }
-        Statement::Drop { kind, names, if_exists, cascade } => {
-            let order = catalog.drop_order(*kind, names, *if_exists, *cascade)?;
-            Ok(if order.is_empty() {
-                Install::Nothing
-            } else {
-                Install::Drop(order.into_iter().map(|o| o.name).collect())
-            })
-        }
-        _ => Err(SqlError::internal("this statement defines nothing")),
-    }
+/// What a definition is planned against; nothing of it is changed.
+#[derive(Clone, Copy)]
+pub struct DefinitionPlanner<'a> {
+    pub catalog: &'a Arc<Catalog>,
+    pub views: &'a ViewProperties,
+    pub base: &'a Arc<SessionState>,
 }
 
-/// [`plan`] for callers that are not async. It runs on a thread of its own, because the caller may stand
-/// inside some executor, and those don't nest.
-pub fn plan_blocking(
-    statement: &ParsedStatement,
-    id: RelationId,
-    catalog: &Arc<Catalog>,
-    views: &ViewProperties,
-    base: &Arc<SessionState>,
-) -> Result<Install, SqlError> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| futures::executor::block_on(plan(statement, id, catalog, views, base)));
-        thread.join().unwrap_or_else(|_| Err(SqlError::internal("planning a definition failed")))
-    })
+impl DefinitionPlanner<'_> {
+    /// What carries out the statement; `id` is for what it creates.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the statement: it is not logged then.
+    pub async fn plan(&self, statement: &ParsedStatement, id: RelationId) -> Result<Install, SqlError> {
+        let DefinitionPlanner { catalog, base, .. } = *self;
+        match &statement.statement {
+            Statement::CreateTable { table, if_not_exists } => {
+                if exists(catalog, &table.name, *if_not_exists, "table")? {
+                    return Ok(Install::Nothing);
+                }
+                let table = sql::planner::bind_table(base, table)?;
+                let table = Arc::new(TableDef { id, sql: statement.sql.clone(), ..table });
+                Constraints::new(Arc::clone(&table), base)?;
+                Ok(Install::Table(table))
+            }
+            Statement::CreateView { view, if_not_exists, or_replace } => {
+                if *or_replace && let Some(old) = catalog.views.get(&view.name) {
+                    return self.replace_view(statement, view, old).await;
+                }
+                if exists(catalog, &view.name, *if_not_exists, "view")? {
+                    return Ok(Install::Nothing);
+                }
+                self.create_view(statement, view, id).await
+            }
+            Statement::CreateIndex { index, if_not_exists } => {
+                if exists(catalog, &index.name, *if_not_exists, "index")? {
+                    return Ok(Install::Nothing);
+                }
+                check_index(catalog, index)?;
+                Ok(Install::Index(Arc::new(IndexDef { id, sql: statement.sql.clone(), ..index.clone() })))
+            }
+            Statement::Drop { kind, names, if_exists, cascade } => {
+                let order = catalog.drop_order(*kind, names, *if_exists, *cascade)?;
+                Ok(if order.is_empty() { Install::Nothing } else { Install::Drop(order) })
+            }
+            Statement::CreateFunction { function, or_replace } => {
+                self.create_function(statement, function, *or_replace, id).await
+            }
+            Statement::Comment { kind, name, column, text } => {
+                self.comment(*kind, name, column.as_deref(), text.clone())
+            }
+            _ => Err(SqlError::internal("this statement defines nothing")),
+        }
+    }
+
+    /// [`DefinitionPlanner::plan`] for callers that are not async. It runs on a thread of its own, because the caller
+    /// may stand inside some executor, and those don't nest.
+    pub fn plan_blocking(&self, statement: &ParsedStatement, id: RelationId) -> Result<Install, SqlError> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| futures::executor::block_on(self.plan(statement, id)));
+            thread.join().unwrap_or_else(|_| Err(SqlError::internal("planning a definition failed")))
+        })
+    }
+
+    async fn create_view(
+        &self,
+        statement: &ParsedStatement,
+        view: &ViewDef,
+        id: RelationId,
+    ) -> Result<Install, SqlError> {
+        // Positions in the query are counted from its own start; move them to the whole request's.
+        let start = statement.sql.find(&view.query).map_or(0, |at| statement.sql[..at].chars().count());
+        let shifted = |e: SqlError| e.shifted(start);
+        let query = sql::parse_query(&view.query).map_err(shifted)?;
+        let scope = QueryScope::new(Arc::clone(self.catalog), Arc::clone(self.base));
+        let state = scope.state_for(&view.query);
+        let bound = sql::planner::bind_query(&state, &query, &view.query).await.map_err(shifted)?;
+        let depends_on = scope.names();
+        let calls = scope.calls();
+        let mut view = ViewDef { id, sql: statement.sql.clone(), depends_on, calls, ..view.clone() };
+        check_columns(&bound, &view.name)?;
+        if !view.materialized {
+            view.schema = crate::session::plain_schema(bound.schema());
+            return Ok(Install::View { view: Arc::new(view), plan: None });
+        }
+        refuse_volatile(&bound)?;
+        let announced = Arc::clone(bound.schema());
+        let optimized = sql::planner::optimize_for_streaming(&state, bound)?;
+        let plan = self.lower(&optimized, &view)?;
+        view.schema = announced_schema(&plan.root().schema, &announced);
+        Ok(Install::View { view: Arc::new(view), plan: Some(Arc::new(plan)) })
+    }
+
+    fn lower(&self, optimized: &LogicalPlan, view: &ViewDef) -> Result<StreamPlan, SqlError> {
+        let options = LowerOptions {
+            emit: if view.emit_on_window_close { Emit::OnClose } else { Emit::Updating },
+            allowed_lateness_us: view.lateness.allowed_us,
+        };
+        if view.lateness != Lateness::default() && view.lateness.allowed_us <= 0 {
+            return Err(SqlError::new(
+                SqlState::InvalidParameterValue,
+                "allowed_lateness has to be positive",
+            ));
+        }
+        lower(optimized, &CatalogRelations { catalog: self.catalog, views: self.views }, options)
+    }
 }
 
 fn exists(catalog: &Catalog, name: &str, tolerated: bool, kind: &str) -> Result<bool, SqlError> {
@@ -114,49 +171,14 @@ fn exists(catalog: &Catalog, name: &str, tolerated: bool, kind: &str) -> Result<
     Ok(taken)
 }
 
-async fn create_view(
-    statement: &ParsedStatement,
-    view: &ViewDef,
-    id: RelationId,
-    catalog: &Arc<Catalog>,
-    views: &ViewProperties,
-    base: &Arc<SessionState>,
-) -> Result<Install, SqlError> {
-    // Positions in the query are counted from its own start; move them to the whole request's.
-    let start = statement.sql.find(&view.query).map_or(0, |at| statement.sql[..at].chars().count());
-    let shifted = |e: SqlError| e.shifted(start);
-    let query = sql::parse_query(&view.query).map_err(shifted)?;
-    let scope = QueryScope::new(Arc::clone(catalog), Arc::clone(base));
-    let state = scope.state();
-    let bound = sql::planner::bind_query(&state, &query, &view.query).await.map_err(shifted)?;
-    let depends_on = scope.names();
-    let mut view = ViewDef { id, sql: statement.sql.clone(), depends_on, ..view.clone() };
-    check_columns(&bound, &view.name)?;
-    if !view.materialized {
-        view.schema = crate::session::plain_schema(bound.schema());
-        return Ok(Install::View { view: Arc::new(view), plan: None });
-    }
-    refuse_volatile(&bound)?;
-    let optimized = sql::planner::optimize_for_streaming(&state, bound)?;
-    let plan = lower_view(&optimized, &view, catalog, views)?;
-    view.schema = Arc::clone(&plan.root().schema);
-    Ok(Install::View { view: Arc::new(view), plan: Some(Arc::new(plan)) })
-}
-
-fn lower_view(
-    optimized: &LogicalPlan,
-    view: &ViewDef,
-    catalog: &Catalog,
-    views: &ViewProperties,
-) -> Result<StreamPlan, SqlError> {
-    let options = LowerOptions {
-        emit: if view.emit_on_window_close { Emit::OnClose } else { Emit::Updating },
-        allowed_lateness_us: view.lateness.allowed_us,
-    };
-    if view.lateness != Lateness::default() && view.lateness.allowed_us <= 0 {
-        return Err(SqlError::new(SqlState::InvalidParameterValue, "allowed_lateness has to be positive"));
-    }
-    lower(optimized, &CatalogRelations { catalog, views }, options)
+/// The schema of the rows, with the SQL names of types that the bound query knew.
+fn announced_schema(rows: &SchemaRef, bound: &DFSchema) -> SchemaRef {
+    assert_eq!(rows.fields().len(), bound.fields().len(), "lowering keeps the columns");
+    let fields = rows.fields().iter().zip(bound.fields()).map(|(row, bound)| match sql_type_of(bound) {
+        Some(name) => with_sql_type(Field::clone(row), name),
+        None => Field::clone(row),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 struct CatalogRelations<'a> {
@@ -188,7 +210,10 @@ impl Relations for CatalogRelations<'_> {
         }
         let view = self.catalog.views.get(name).filter(|v| v.materialized)?;
         let properties = self.views.get(name)?.clone();
-        Some(SourceInfo { relation: view.id, schema: Arc::clone(&view.schema), properties })
+        // What clients are told of the columns plays no part in computing.
+        let fields = view.schema.fields().iter().map(|f| Field::clone(f).with_metadata(Default::default()));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Some(SourceInfo { relation: view.id, schema, properties })
     }
 }
 

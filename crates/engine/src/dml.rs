@@ -18,7 +18,7 @@ use sql::{ParsedStatement, SqlError, SqlState, Statement, TableDef};
 
 use crate::api::{Description, Outcome, RowsTag};
 use crate::record::{Part, RowsEntry, encode_part};
-use crate::session::{Session, parameter_types, plain_schema};
+use crate::session::{Session, parameter_fields, plain_schema};
 use crate::writer::RowsRequest;
 
 /// A statement taken apart.
@@ -47,7 +47,7 @@ pub async fn describe(session: &Session, statement: &ParsedStatement) -> Result<
             let state = scope.state();
             let statement_ast = ast::Statement::Insert(ast::Insert { returning: None, ..(**insert).clone() });
             match sql::planner::bind_statement(&state, statement_ast, &statement.sql).await {
-                Ok(plan) => parameter_types(&plan)?,
+                Ok(plan) => parameter_fields(&plan)?,
                 // The planner is stricter than we are about what may be written where.
                 Err(_) => Vec::new(),
             }
@@ -56,7 +56,7 @@ pub async fn describe(session: &Session, statement: &ParsedStatement) -> Result<
     };
     if parameters.is_empty() {
         let query = sql::parse_query(&change.query)?;
-        parameters = parameter_types(&session.bind(&query, &change.query).await?.plan)?;
+        parameters = parameter_fields(&session.bind(&query, &change.query).await?.plan)?;
     }
     let columns = match change.returning {
         None => None,
@@ -133,7 +133,7 @@ pub async fn run(
         Kind::Delete => (format!("DELETE {count}"), RowsTag::Delete),
     };
     match change.returning {
-        None => Ok(Outcome::Command { tag }),
+        None => Ok(Outcome::Command { tag, notices: vec![] }),
         Some(items) => {
             let (schema, batches) = returning(session, &change.table, items, shown).await?;
             let stream = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
@@ -197,6 +197,10 @@ fn take_apart<'a>(session: &Session, statement: &'a ParsedStatement) -> Result<C
             let new =
                 table.columns.iter().zip(&values).enumerate().filter(|(_, (c, _))| c.generated.is_none());
             let new = new.map(|(i, (column, value))| match value {
+                // A parameter alone is of the column's type.
+                Some(value) if value.starts_with('$') && !value.contains(char::is_whitespace) => {
+                    format!("CAST({value} AS {}) AS new_{i}", column.sql_type)
+                }
                 Some(value) => format!("({value}) AS new_{i}"),
                 None => format!("{} AS new_{i}", quoted(&column.name)),
             });

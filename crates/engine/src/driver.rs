@@ -9,19 +9,21 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use dataflow::{Tick, ZSet};
 use parking_lot::RwLock;
-use sql::{Catalog, RelationId, SqlError, TableDef, ViewDef};
+use sql::catalog::Object;
+use sql::statement::ObjectKind;
+use sql::{Catalog, IndexDef, RelationId, SqlError, TableDef, ViewDef};
 use storage::log::{Location, LogReader, Offset};
 
 use crate::api::{TableStatus, ViewStatus};
 use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
 use crate::definition::{Install, ViewProperties};
-use crate::plan::StreamPlan;
+use crate::plan::{Measured, StreamPlan};
 use crate::published::{Contents, Publication, Published};
 use crate::record::{Entry, RowsEntry, Schemas, decode};
 use crate::stepper::Stepper;
 use crate::system::{late_rows_table, rejected_rows_table};
 use crate::view_store::Store;
-use crate::writer::{LogFacts, Logged, Request, tick_after};
+use crate::writer::{LogFacts, Logged, Request, Work, tick_after};
 
 /// What sessions and servers share with the engine's thread.
 pub struct Shared {
@@ -32,6 +34,9 @@ pub struct Shared {
     pub facts: Arc<LogFacts>,
     pub statistics: RwLock<Statistics>,
 }
+
+/// By view, the figures of each node of its plan; `None` for relations that it only reads.
+pub type Measurements = HashMap<RelationId, Vec<Option<Measured>>>;
 
 /// Counters that `/metrics` shows; written once per tick.
 #[derive(Clone, Debug, Default)]
@@ -100,24 +105,41 @@ impl Driver {
     }
 
     /// Takes records as they become durable, until the log's thread ends.
-    pub fn run(mut self, records: Receiver<Logged>) {
-        while let Ok(first) = records.recv() {
+    pub fn run(mut self, work: Receiver<Work>) {
+        while let Ok(first) = work.recv() {
             let started = Instant::now();
-            let mut last = first.offset;
+            let mut last = None;
+            let mut measure = Vec::new();
             let mut rows = 0;
             let mut next = Some(first);
-            while let Some(logged) = next {
-                last = logged.offset;
-                if let Entry::Rows(entry) = &logged.entry {
-                    rows += entry.parts.iter().map(|p| p.rows.num_rows()).sum::<usize>();
+            while let Some(work_item) = next {
+                match work_item {
+                    Work::Measure(reply) => measure.push(reply),
+                    Work::Record(logged) => {
+                        last = Some(logged.offset);
+                        if let Entry::Rows(entry) = &logged.entry {
+                            rows += entry.parts.iter().map(|p| p.rows.num_rows()).sum::<usize>();
+                        }
+                        self.take(*logged);
+                    }
                 }
-                self.take(logged);
-                next = if rows < Stepper::STEP_ROWS_MAX { records.try_recv().ok() } else { None };
+                next = if rows < Stepper::STEP_ROWS_MAX { work.try_recv().ok() } else { None };
             }
-            self.step(tick_after(last));
-            self.publish(tick_after(last), started);
-            self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+            if let Some(last) = last {
+                self.step(tick_after(last));
+                self.publish(tick_after(last), started);
+                self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+            }
+            for reply in measure {
+                // Nobody may be waiting any more.
+                let _ = reply.send(self.measure());
+            }
         }
+    }
+
+    fn measure(&self) -> Measurements {
+        let measure = |view: &RunningView| self.stepper.circuit.measure(&view.plan);
+        self.views.iter().map(|(id, view)| (*id, measure(view))).collect()
     }
 
     /// One record, live or replayed.
@@ -182,10 +204,20 @@ impl Driver {
             }
             Install::View { view, plan: Some(plan) } => self.add_view(view, plan, offset)?,
             Install::Index(index) => {
-                // Indexes are kept in the catalog; reads use the view's own order so far.
+                self.add_index(&index)?;
                 self.catalog.indexes.insert(index.name.clone(), index);
             }
-            Install::Drop(names) => names.iter().for_each(|name| self.drop(name)),
+            Install::Function(function) => {
+                self.catalog.functions.insert(function.name.clone(), function);
+            }
+            Install::ReplaceView(view) => {
+                self.catalog.views.insert(view.name.clone(), view);
+            }
+            Install::Comment { of, text } => match text {
+                Some(text) => drop(self.catalog.comments.insert(of, text)),
+                None => drop(self.catalog.comments.remove(&of)),
+            },
+            Install::Drop(objects) => objects.iter().for_each(|object| self.drop(object)),
         }
         self.share_catalog();
         Ok(())
@@ -226,6 +258,16 @@ impl Driver {
         self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
         self.statistics.views.insert(view.id, ViewStatus::default());
         self.views.insert(view.id, RunningView { definition: view, plan, root, suspended: None });
+        Ok(())
+    }
+
+    fn add_index(&mut self, index: &IndexDef) -> Result<(), SqlError> {
+        let names = self.catalog.columns(&index.relation);
+        let columns = index.columns.iter().map(|c| names.iter().position(|name| name == c)).collect();
+        let (Some(id), Some(columns)) = (self.catalog.id_of(&index.relation), columns) else {
+            return Err(SqlError::internal("an index is on columns that exist"));
+        };
+        self.shared.published.create_index(id, &index.name, columns).map_err(internal)?;
         Ok(())
     }
 
@@ -349,7 +391,15 @@ impl Driver {
         found
     }
 
-    fn drop(&mut self, name: &str) {
+    fn drop(&mut self, object: &Object) {
+        let name = object.name.as_str();
+        if let Some(id) = self.catalog.id_of_object(object) {
+            self.catalog.comments.retain(|(of, _), _| *of != id);
+        }
+        if object.kind == ObjectKind::Function {
+            self.catalog.functions.remove(name);
+            return;
+        }
         if let Some(table) = self.catalog.tables.remove(name) {
             self.stepper.drop_table(table.id);
             self.history.remove(&table.id);
@@ -364,7 +414,11 @@ impl Driver {
             self.shared.published.remove(view.id);
             self.statistics.views.remove(&view.id);
         }
-        self.catalog.indexes.remove(name);
+        if let Some(index) = self.catalog.indexes.remove(name)
+            && let Some(id) = self.catalog.id_of(&index.relation)
+        {
+            self.shared.published.drop_index(id, name);
+        }
     }
 
     /// Identities below `next_id` were given out before, also to what was dropped since.
@@ -381,6 +435,7 @@ impl Driver {
             .map(|t| t.id.0)
             .chain(self.catalog.views.values().map(|v| v.id.0))
             .chain(self.catalog.indexes.values().map(|i| i.id.0))
+            .chain(self.catalog.functions.values().map(|f| f.id.0))
             .max()
             .unwrap_or(0);
         self.catalog.next_id = self.catalog.next_id.max(newest + 1).max(crate::system::FIRST_USER_ID);

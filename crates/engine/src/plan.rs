@@ -33,8 +33,12 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use sql::RelationId;
 
+<<<<<<< HEAD
 pub use asof_join::AsofJoinPlan;
 pub use explain::{describe, explain};
+=======
+pub use explain::{Freed, Measured, State, explain, explain_measured, unbounded_state, what};
+>>>>>>> main
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
 pub use match_recognize::MatchPlan;

@@ -3,7 +3,7 @@
 //! The engine changes everything under one short write lock per tick; a reader takes the read lock only to copy
 //! handles ([`Snapshot`]) and reads without it. So all that one reader sees is of one tick, and nobody waits for a query.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -15,8 +15,9 @@ use storage::log::{Location, LogReader};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::Change;
+use crate::key_read::KeyRead;
 use crate::record::{Entry, Schemas, decode};
-use crate::view_store::{self, Store};
+use crate::view_store::{self, IndexId, Store};
 
 /// Changes of one relation kept for subscribers that come back: rows, and bytes of them.
 const HISTORY_ROWS_MAX: usize = 100_000;
@@ -39,6 +40,8 @@ struct Inner {
 struct Relation {
     schema: SchemaRef,
     contents: Contents,
+    /// Names, columns and numbers of the indexes of the store.
+    indexes: Vec<(String, Vec<usize>, IndexId)>,
     subscribers: Vec<mpsc::Sender<Result<Change, SqlError>>>,
     sent: Sent,
     /// Recent changes, once somebody subscribed.
@@ -90,9 +93,19 @@ pub enum Contents {
 }
 
 /// Handles to some relations at one tick.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     relations: HashMap<RelationId, RelationSnapshot>,
+    /// Rows that were asked for by key, where they could be found.
+    found: HashMap<KeyRead, Vec<RecordBatch>>,
+}
+
+/// What a query is going to read.
+#[derive(Default)]
+pub struct Wanted {
+    /// Relations whose rows are scanned.
+    pub scans: BTreeSet<RelationId>,
+    pub keys: HashSet<KeyRead>,
 }
 
 #[derive(Clone)]
@@ -128,8 +141,14 @@ impl Default for Published {
 
 impl Published {
     pub fn add(&self, id: RelationId, schema: SchemaRef, contents: Contents) {
-        let relation =
-            Relation { schema, contents, subscribers: Vec::new(), sent: Sent::default(), history: None };
+        let relation = Relation {
+            schema,
+            contents,
+            indexes: Vec::new(),
+            subscribers: Vec::new(),
+            sent: Sent::default(),
+            history: None,
+        };
         self.inner.write().relations.insert(id, relation);
     }
 
@@ -178,13 +197,65 @@ impl Published {
         self.inner.read().tick
     }
 
-    pub fn snapshot(&self, ids: &BTreeSet<RelationId>, reader: &LogReader) -> Snapshot {
+    /// Everything that is wanted, at one tick. Rows that can't be found by key are to be scanned for.
+    ///
+    /// # Errors
+    /// A broken rule of ours.
+    pub fn snapshot(&self, wanted: &Wanted, reader: &LogReader) -> Result<Snapshot, SqlError> {
         let inner = self.inner.read();
-        let relations = ids
-            .iter()
-            .filter_map(|id| inner.relations.get(id).map(|relation| (*id, relation.snapshot(*id, reader))))
-            .collect();
-        Snapshot { relations }
+        let mut snapshot = Snapshot::default();
+        let mut scans = wanted.scans.clone();
+        for read in &wanted.keys {
+            let Some(relation) = inner.relations.get(&read.relation) else { continue };
+            match relation.find_all(read).map_err(|e| SqlError::internal(e.to_string()))? {
+                Some(rows) => drop(snapshot.found.insert(read.clone(), rows)),
+                None => drop(scans.insert(read.relation)),
+            }
+        }
+        for id in scans {
+            if let Some(relation) = inner.relations.get(&id) {
+                snapshot.relations.insert(id, relation.snapshot(id, reader));
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// The row with this key, one row of the columns `key`; `None` when the relation is not kept by this key.
+    #[allow(clippy::type_complexity)]
+    pub fn find(
+        &self,
+        id: RelationId,
+        columns: &[usize],
+        key: &RecordBatch,
+    ) -> Option<dataflow::Result<Option<RecordBatch>>> {
+        let inner = self.inner.read();
+        match &inner.relations.get(&id)?.contents {
+            Contents::Store(store) if store.key() == Some(columns) => Some(store.get(key)),
+            _ => None,
+        }
+    }
+
+    /// Adds an index to a relation that is kept in a store; false for one that is read from the log.
+    pub fn create_index(&self, id: RelationId, name: &str, columns: Vec<usize>) -> dataflow::Result<bool> {
+        let mut inner = self.inner.write();
+        match inner.relations.get_mut(&id) {
+            Some(Relation { contents: Contents::Store(store), indexes, .. }) => {
+                let number = store.create_index(columns.clone())?;
+                indexes.push((name.to_string(), columns, number));
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    pub fn drop_index(&self, id: RelationId, name: &str) {
+        let mut inner = self.inner.write();
+        if let Some(Relation { contents: Contents::Store(store), indexes, .. }) = inner.relations.get_mut(&id)
+        {
+            for (_, _, number) in indexes.extract_if(.., |(index, _, _)| index == name) {
+                store.drop_index(number);
+            }
+        }
     }
 
     /// Rows and bytes of a relation's contents.
@@ -230,6 +301,22 @@ impl Published {
 }
 
 impl Relation {
+    /// The rows with these keys; `None` if there is neither such a key nor such an index.
+    fn find_all(&self, read: &KeyRead) -> dataflow::Result<Option<Vec<RecordBatch>>> {
+        let Contents::Store(store) = &self.contents else { return Ok(None) };
+        let by_key = store.key() == Some(&read.columns);
+        let index = self.indexes.iter().find(|(_, columns, _)| *columns == read.columns);
+        let mut rows = Vec::new();
+        for key in read.batches(&self.schema) {
+            match index {
+                _ if by_key => rows.extend(store.get(&key?)?),
+                Some((_, _, index)) => rows.push(store.lookup(*index, &key?)?),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(rows))
+    }
+
     fn snapshot(&self, id: RelationId, reader: &LogReader) -> RelationSnapshot {
         match &self.contents {
             Contents::Store(store) => RelationSnapshot::Store(store.snapshot()),
@@ -279,6 +366,10 @@ fn bytes_of(change: &ZSet) -> usize {
 impl Snapshot {
     pub fn relation(&self, id: RelationId) -> Option<&RelationSnapshot> {
         self.relations.get(&id)
+    }
+
+    pub fn found(&self, read: &KeyRead) -> Option<&Vec<RecordBatch>> {
+        self.found.get(read)
     }
 }
 

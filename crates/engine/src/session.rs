@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::metadata::{FieldMetadata, ScalarAndMetadata};
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -19,6 +20,7 @@ use sql::{ParsedStatement, SqlError, SqlState, Statement};
 
 use crate::api::{BatchStream, CopyTarget, Description, Outcome, RowsTag};
 use crate::database::Database;
+use crate::point_read::PointRead;
 use crate::provider::QueryScope;
 
 /// One client's settings; statements of one session run one after another.
@@ -78,7 +80,7 @@ impl Session {
         match &statement.statement {
             Statement::Query(query) => {
                 let bound = self.bind(query, &statement.sql).await.map_err(at)?;
-                let parameters = parameter_types(&bound.plan)?;
+                let parameters = parameter_fields(&bound.plan)?;
                 let columns = described_columns(bound.plan, &parameters, given);
                 Ok(Description { parameters, columns: Some(named(bound.names.as_deref(), columns)) })
             }
@@ -109,10 +111,26 @@ impl Session {
         statement: &ParsedStatement,
         parameters: Vec<ScalarValue>,
     ) -> Result<Outcome, SqlError> {
-        let command = |tag: &str| Ok(Outcome::Command { tag: tag.to_string() });
+        let command = |tag: &str| Ok(Outcome::Command { tag: tag.to_string(), notices: vec![] });
         match &statement.statement {
             Statement::Query(query) => {
+                let catalog = self.database.catalog();
+                if let Some(read) = self.database.point_reads.get(&statement.sql, &catalog)
+                    && let Some(rows) = self.point(&read, &parameters)?
+                {
+                    return Ok(rows);
+                }
                 let bound = self.bind(query, &statement.sql).await?;
+                let schema = named(bound.names.as_deref(), plain_schema(bound.plan.schema()));
+                if let Some(read) = PointRead::of_plan(&bound.plan, schema)
+                    && let Some(rows) = self.point(&read, &parameters)?
+                {
+                    if read.has_parameters() {
+                        let reads = &self.database.point_reads;
+                        reads.remember(&statement.sql, bound.scope.catalog(), Arc::new(read));
+                    }
+                    return Ok(rows);
+                }
                 self.rows(bound, parameters, RowsTag::Select).await
             }
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
@@ -126,6 +144,8 @@ impl Session {
                 let tag = if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" };
                 self.define(statement, tag).await
             }
+            Statement::CreateFunction { .. } => self.define(statement, "CREATE FUNCTION").await,
+            Statement::Comment { .. } => self.define(statement, "COMMENT").await,
             Statement::CreateIndex { .. } => self.define(statement, "CREATE INDEX").await,
             Statement::Drop { kind, .. } => {
                 use sql::statement::ObjectKind::*;
@@ -134,6 +154,7 @@ impl Session {
                     View => "DROP VIEW",
                     MaterializedView => "DROP MATERIALIZED VIEW",
                     Index => "DROP INDEX",
+                    Function => "DROP FUNCTION",
                     Source => "DROP SOURCE",
                 };
                 self.define(statement, tag).await
@@ -177,6 +198,16 @@ impl Session {
         }
     }
 
+    /// Runs a read by key; `None` when it can't be run as one.
+    fn point(&self, read: &PointRead, parameters: &[ScalarValue]) -> Result<Option<Outcome>, SqlError> {
+        let rows = read.run(self.database.published(), parameters)?;
+        Ok(rows.map(|rows| Outcome::Rows {
+            schema: Arc::clone(read.schema()),
+            stream: Box::pin(futures::stream::iter(rows.into_iter().map(Ok))),
+            tag: RowsTag::Select,
+        }))
+    }
+
     fn set(&self, name: &str, value: &str) -> Result<(), SqlError> {
         let name = name.to_lowercase();
         let value =
@@ -186,17 +217,18 @@ impl Session {
     }
 
     async fn define(&self, statement: &ParsedStatement, tag: &str) -> Result<Outcome, SqlError> {
-        self.database.define(statement).await?;
-        Ok(Outcome::Command { tag: tag.to_string() })
+        let notices = self.database.define(statement).await?;
+        Ok(Outcome::Command { tag: tag.to_string(), notices })
     }
 
     pub(crate) fn scope(&self) -> Arc<QueryScope> {
-        QueryScope::new(self.database.catalog(), self.database.planner())
+        let database = &self.database;
+        QueryScope::reading(database.catalog(), database.planner(), database.view_properties())
     }
 
     pub(crate) async fn bind(&self, query: &ast::Query, sql: &str) -> Result<BoundQuery, SqlError> {
         let scope = self.scope();
-        let state = scope.state();
+        let state = scope.state_for(sql);
         let sql::planner::BoundOutput { plan, names } = sql::planner::bind_output(&state, query, sql).await?;
         Ok(BoundQuery { plan, state, scope, names })
     }
@@ -221,7 +253,7 @@ impl Session {
         let BoundQuery { plan, mut state, scope, names } = bound;
         let stop = QueryStop::default();
         state.config_mut().set_extension(Arc::new(stop.clone()));
-        let expected = parameter_types(&plan)?.len();
+        let expected = parameter_fields(&plan)?.len();
         if parameters.len() < expected {
             return Err(SqlError::new(
                 SqlState::ProtocolViolation,
@@ -231,13 +263,14 @@ impl Session {
         let plan = if expected == 0 {
             plan
         } else {
-            let parameters = cast_parameters(&plan, parameters)?;
-            let values = ParamValues::List(parameters.into_iter().map(Into::into).collect());
+            let values = cast_parameters(&plan, parameters)?;
             plan.with_param_values(values).map_err(convert)?
         };
         let schema = named(names.as_deref(), plain_schema(plan.schema()));
-        scope.set_snapshot(self.database.snapshot(&scope.wanted()));
-        let physical = state.create_physical_plan(&plan).await.map_err(convert)?;
+        let plan = state.optimize(&plan).map_err(convert)?;
+        scope.set_snapshot(self.database.snapshot(&scope.wanted(&plan).map_err(convert)?)?);
+        let planner = Arc::clone(state.query_planner());
+        let physical = planner.create_physical_plan(&plan, &state).await.map_err(convert)?;
         let out = Arc::clone(&schema);
         let start = move || execute_stream(physical, state.task_ctx());
         let stream = self.database.on_query_threads(start, stop);
@@ -265,50 +298,62 @@ impl Session {
 }
 
 /// Types of `$1`, `$2`, ...; text where the statement says nothing.
-pub(crate) fn parameter_types(plan: &LogicalPlan) -> Result<Vec<arrow::datatypes::DataType>, SqlError> {
-    let found = plan.get_parameter_types().map_err(|e| sql::planner::from_datafusion(e, ""))?;
+pub(crate) fn parameter_fields(plan: &LogicalPlan) -> Result<Vec<FieldRef>, SqlError> {
+    let found = plan.get_parameter_fields().map_err(|e| sql::planner::from_datafusion(e, ""))?;
     let number = |name: &String| name.trim_start_matches('$').parse::<usize>().ok();
     let count = found.keys().filter_map(number).max().unwrap_or(0);
-    Ok((1..=count)
-        .map(|n| found.get(&format!("${n}")).cloned().flatten().unwrap_or(arrow::datatypes::DataType::Utf8))
-        .collect())
+    let text = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
+    let field = |name: String| found.get(&name).cloned().flatten().unwrap_or_else(|| text(&name));
+    Ok((1..=count).map(|n| field(format!("${n}"))).collect())
 }
 
 /// Columns of a result whose types may hang on those of the parameters.
-fn described_columns(plan: LogicalPlan, needed: &[DataType], given: &[Option<DataType>]) -> SchemaRef {
-    let found = plan.get_parameter_types().unwrap_or_default();
-    let values: Option<Vec<ScalarValue>> = needed
+fn described_columns(plan: LogicalPlan, needed: &[FieldRef], given: &[Option<DataType>]) -> SchemaRef {
+    let found = plan.get_parameter_fields().unwrap_or_default();
+    let values: Option<Vec<ScalarAndMetadata>> = needed
         .iter()
         .enumerate()
         .map(|(i, needed)| {
             let known = found.get(&format!("${}", i + 1)).cloned().flatten();
-            let data_type =
-                known.or_else(|| given.get(i).cloned().flatten()).unwrap_or_else(|| needed.clone());
-            ScalarValue::try_from(&data_type).ok()
+            let data_type = match known {
+                Some(known) => known.data_type().clone(),
+                None => given.get(i).cloned().flatten().unwrap_or_else(|| needed.data_type().clone()),
+            };
+            let value = ScalarValue::try_from(&data_type).ok()?;
+            Some(ScalarAndMetadata::new(value, literal_metadata(needed)))
         })
         .collect();
     let unbound = plain_schema(plan.schema());
     let Some(values) = values.filter(|v| !v.is_empty()) else { return unbound };
-    let values = ParamValues::List(values.into_iter().map(Into::into).collect());
-    plan.with_param_values(values).map_or(unbound, |plan| plain_schema(plan.schema()))
+    plan.with_param_values(ParamValues::List(values)).map_or(unbound, |plan| plain_schema(plan.schema()))
+}
+
+/// What a literal of this field's type says about itself.
+fn literal_metadata(field: &Field) -> Option<FieldMetadata> {
+    (!field.metadata().is_empty()).then(|| FieldMetadata::from(field.metadata().clone()))
 }
 
 /// Values as the types the plan expects; a client may have sent text or another width.
-fn cast_parameters(plan: &LogicalPlan, parameters: Vec<ScalarValue>) -> Result<Vec<ScalarValue>, SqlError> {
-    let found = plan.get_parameter_types().map_err(|e| sql::planner::from_datafusion(e, ""))?;
-    parameters
-        .into_iter()
-        .enumerate()
-        .map(|(i, value)| match found.get(&format!("${}", i + 1)).cloned().flatten() {
-            Some(wanted) if wanted != value.data_type() => value.cast_to(&wanted).map_err(|_| {
+fn cast_parameters(plan: &LogicalPlan, parameters: Vec<ScalarValue>) -> Result<ParamValues, SqlError> {
+    let found = plan.get_parameter_fields().map_err(|e| sql::planner::from_datafusion(e, ""))?;
+    let values = parameters.into_iter().enumerate().map(|(i, value)| {
+        let Some(wanted) = found.get(&format!("${}", i + 1)).cloned().flatten() else {
+            return Ok(ScalarAndMetadata::from(value));
+        };
+        let value = if *wanted.data_type() == value.data_type() {
+            value
+        } else {
+            value.cast_to(wanted.data_type()).map_err(|_| {
+                let name = sql::types::field_type_name(&wanted);
                 SqlError::new(
                     SqlState::InvalidTextRepresentation,
-                    format!("parameter ${} is not a value of type {wanted}", i + 1),
+                    format!("parameter ${} is not a value of type {name}", i + 1),
                 )
-            }),
-            _ => Ok(value),
-        })
-        .collect()
+            })?
+        };
+        Ok(ScalarAndMetadata::new(value, literal_metadata(&wanted)))
+    });
+    Ok(ParamValues::List(values.collect::<Result<_, SqlError>>()?))
 }
 
 /// Names and types of a result; a type's SQL name, where it differs from the Arrow type's, stays as metadata.
@@ -368,8 +413,26 @@ impl Session {
     /// The batch plan of a query, as text.
     pub(crate) async fn explain_query(&self, bound: BoundQuery) -> Result<String, SqlError> {
         let convert = |e| sql::planner::from_datafusion(e, "");
-        bound.scope.set_snapshot(self.database.snapshot(&bound.scope.wanted()));
-        let physical = bound.state.create_physical_plan(&bound.plan).await.map_err(convert)?;
-        Ok(crate::show::display(physical.as_ref()))
+        let BoundQuery { plan, state, scope, .. } = bound;
+        let plan = state.optimize(&plan).map_err(convert)?;
+        let wanted = scope.wanted(&plan).map_err(convert)?;
+        scope.set_snapshot(self.database.snapshot(&wanted)?);
+        let planner = Arc::clone(state.query_planner());
+        let physical = planner.create_physical_plan(&plan, &state).await.map_err(convert)?;
+        let mut text = crate::show::display(physical.as_ref());
+        let catalog = scope.catalog();
+        let mut reads: Vec<String> = wanted
+            .keys
+            .iter()
+            .filter_map(|read| {
+                let name = catalog.name_of(read.relation)?;
+                let columns = catalog.columns(name);
+                let columns = read.columns.iter().map(|c| columns[*c].as_str()).collect::<Vec<_>>();
+                Some(format!("{name} is read by key: {} of ({})\n", read.keys.len(), columns.join(", ")))
+            })
+            .collect();
+        reads.sort();
+        text.extend(reads);
+        Ok(text)
     }
 }

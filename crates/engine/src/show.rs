@@ -54,6 +54,14 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
         ["materialized", "views"] => {
             names(catalog.views.values().filter(|v| v.materialized).map(|v| &v.name).collect())
         }
+        ["functions"] => {
+            let rows = catalog.functions.values().map(|function| {
+                let types = function.arguments.iter().map(|a| format!("{} {}", a.name, a.sql_type));
+                let types = types.map(|text| text.trim().to_string()).collect::<Vec<_>>().join(", ");
+                vec![some(&function.name), Some(types), some(&function.returns.sql_type)]
+            });
+            (text_schema(&["Name", "Arguments", "Returns"]), rows.collect())
+        }
         ["indexes"] | ["indexes", "from", _] => {
             let wanted = words.get(2);
             let rows = catalog
@@ -78,11 +86,23 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
                 .map(|f| {
                     let sql_type = declared
                         .and_then(|t| t.columns.iter().find(|c| c.name == *f.name()))
-                        .map_or_else(|| sql::types::name_of(f.data_type()), |c| c.sql_type.clone());
+                        .map_or_else(|| sql::types::field_type_name(f), |c| c.sql_type.clone());
                     vec![some(f.name()), Some(sql_type), Some(f.is_nullable().to_string())]
                 })
                 .collect();
             (text_schema(&["Name", "Type", "Nullable"]), rows)
+        }
+        ["create", "function", name] => {
+            let function = catalog.functions.get(*name).ok_or_else(|| {
+                SqlError::new(SqlState::UndefinedFunction, format!("function \"{name}\" does not exist"))
+            })?;
+            (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), some(&function.sql)]])
+        }
+        ["create", "index", name] => {
+            let index = catalog.indexes.get(*name).ok_or_else(|| {
+                SqlError::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist"))
+            })?;
+            (text_schema(&["Name", "Create Sql"]), vec![vec![some(name), some(&index.sql)]])
         }
         ["create", "table" | "view" | "source", name] | ["create", "materialized", "view", name] => {
             let relation =
@@ -94,7 +114,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             let name = name.join(" ");
             let value = setting(session, &name).ok_or_else(|| {
                 SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
-                    .with_hint("SHOW takes TABLES, VIEWS, MATERIALIZED VIEWS, INDEXES, WATERMARKS, COLUMNS FROM t, CREATE TABLE t or a setting")
+                    .with_hint("SHOW takes TABLES, SOURCES, VIEWS, MATERIALIZED VIEWS, INDEXES, FUNCTIONS, WATERMARKS, COLUMNS FROM t, CREATE TABLE t or a setting")
             })?;
             let name =
                 if name == "transaction isolation level" { "transaction_isolation".into() } else { name };
@@ -198,6 +218,11 @@ pub async fn explain(
     analyze: bool,
 ) -> Result<Outcome, SqlError> {
     let text = match &statement.statement {
+        Statement::Show(words) => {
+            explain_view(session, words.last().map_or("", String::as_str), analyze).await?
+        }
+        // The statement that created the view stands for it.
+        Statement::CreateView { view, .. } if analyze => explain_view(session, &view.name, analyze).await?,
         Statement::CreateView { .. } => match session.database.plan_definition(statement).await? {
             Install::View { plan: Some(plan), .. } => crate::plan::explain(&plan),
             Install::View { plan: None, .. } => "computed when it is read".to_string(),
@@ -221,6 +246,22 @@ pub async fn explain(
     };
     let rows = text.lines().map(|line| vec![Some(line.to_string())]).collect();
     text_rows(plan_schema(), rows, RowsTag::Explain)
+}
+
+/// The circuit of a materialized view; with figures if it is `measured`.
+async fn explain_view(session: &Session, name: &str, measured: bool) -> Result<String, SqlError> {
+    let database = &session.database;
+    let catalog = database.catalog();
+    let view = catalog.view(name)?;
+    let Some(plan) = database.view_plan(view.id) else {
+        return Ok("computed when it is read".to_string());
+    };
+    if !measured {
+        return Ok(crate::plan::explain(&plan));
+    }
+    let measurements = database.measurements().await?;
+    let figures = measurements.get(&view.id).map(Vec::as_slice).unwrap_or_default();
+    Ok(crate::plan::explain_measured(&plan, figures))
 }
 
 pub fn display(plan: &dyn datafusion::physical_plan::ExecutionPlan) -> String {

@@ -12,7 +12,7 @@ use datafusion::execution::SessionState;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, TableDef};
 
 use crate::circuit::NodeId;
-use crate::definition::{self, Install, ViewProperties};
+use crate::definition::{DefinitionPlanner, Install, ViewProperties};
 use crate::plan::{PlanKind, StreamPlan};
 use crate::record::{Part, RowsEntry};
 use crate::stepper::Stepper;
@@ -58,8 +58,8 @@ impl Transient {
 
     pub fn define_one(&mut self, statement: &ParsedStatement) -> Result<(), SqlError> {
         let id = RelationId(self.catalog.next_id);
-        let install = definition::plan_blocking(statement, id, &self.catalog, &self.properties, &self.base)
-            .map_err(|e| e.shifted(statement.offset))?;
+        let planner = DefinitionPlanner { catalog: &self.catalog, views: &self.properties, base: &self.base };
+        let install = planner.plan_blocking(statement, id).map_err(|e| e.shifted(statement.offset))?;
         let mut catalog = Catalog::clone(&self.catalog);
         catalog.next_id += 1;
         match install {
@@ -76,6 +76,16 @@ impl Transient {
             }
             Install::Index(index) => {
                 catalog.indexes.insert(index.name.clone(), index);
+            }
+            Install::Function(function) => {
+                catalog.functions.insert(function.name.clone(), function);
+            }
+            Install::ReplaceView(view) => {
+                catalog.views.insert(view.name.clone(), view);
+            }
+            Install::Comment { of, text } => {
+                catalog.comments.remove(&of);
+                catalog.comments.extend(text.map(|text| (of, text)));
             }
             Install::Drop(_) => return Err(SqlError::unsupported("DROP needs a database")),
         }

@@ -102,6 +102,14 @@ impl Store {
         }
     }
 
+    /// The columns that [`Store::get`] finds a row by; `None` for a store without a key.
+    pub fn key(&self) -> Option<&[usize]> {
+        match self {
+            Store::View(store) if store.has_key() => Some(store.key()),
+            _ => None,
+        }
+    }
+
     /// The row with this key, given as one row of the key columns in the order of the key; `None` for a
     /// store without a key.
     ///

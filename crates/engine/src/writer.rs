@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::dedup::{Answer, DedupSet, Requests, keep};
 use crate::definition::Install;
+use crate::driver::Measurements;
 use crate::record::{
     Definition, EncodedPart, Entry, KIND_CLOCK, KIND_DEFINITION, KIND_ROWS, RowsEntry, encode_part,
     encode_rows,
@@ -37,6 +38,8 @@ pub enum Request {
     },
     /// Answers with the tick that shows everything that was handed in before.
     Barrier(oneshot::Sender<Result<Tick, SqlError>>),
+    /// For the engine, behind everything that was handed in before.
+    Measure(oneshot::Sender<Measurements>),
     Shutdown,
 }
 
@@ -54,6 +57,13 @@ pub struct Committed {
     pub accepted: u64,
     pub duplicates: u64,
     pub replayed: bool,
+}
+
+/// What the engine's thread is to do.
+pub enum Work {
+    Record(Box<Logged>),
+    /// Give the figures of every node of every running view.
+    Measure(oneshot::Sender<Measurements>),
 }
 
 /// A durable record on its way to the engine.
@@ -143,7 +153,7 @@ pub struct Writer {
     pub log: Log,
     pub seen: Seen,
     pub requests: Receiver<Request>,
-    pub engine: Sender<Logged>,
+    pub engine: Sender<Work>,
     pub facts: Arc<LogFacts>,
     pub now_us: fn() -> i64,
 }
@@ -158,6 +168,7 @@ enum Pending {
 struct GroupCommit {
     pending: Vec<Pending>,
     logged: Vec<Logged>,
+    measure: Vec<oneshot::Sender<Measurements>>,
     admitted: Vec<(RelationId, RecordBatch)>,
     bytes: usize,
 }
@@ -194,6 +205,7 @@ impl Writer {
                 let tick = Tick(self.log.next_offset().0);
                 group.pending.push(Pending::Tick(reply, tick));
             }
+            Request::Measure(reply) => group.measure.push(reply),
             Request::Rows(mut request) => {
                 let reply = request.reply.take();
                 match self.append_rows(*request, group) {
@@ -326,7 +338,8 @@ impl Writer {
         Ok(place)
     }
 
-    fn commit(&mut self, group: GroupCommit) {
+    fn commit(&mut self, mut group: GroupCommit) {
+        let measure = std::mem::take(&mut group.measure);
         let writes = !group.logged.is_empty();
         let outcome = if writes { self.log.commit().map(|_| ()) } else { Ok(()) };
         let error = outcome.err().map(|e| self.refuse(&e));
@@ -341,7 +354,7 @@ impl Writer {
                         self.facts.backlog_rows.fetch_add(rows as u64, Ordering::Relaxed);
                     }
                     // The engine ends only after this thread.
-                    let _ = self.engine.send(logged);
+                    let _ = self.engine.send(Work::Record(Box::new(logged)));
                 }
             }
             Some(error) => {
@@ -370,6 +383,10 @@ impl Writer {
                 (Pending::Tick(reply, tick), None) => drop(reply.send(Ok(tick))),
                 (Pending::Tick(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
             }
+        }
+        for reply in measure {
+            // The engine ends only after this thread.
+            let _ = self.engine.send(Work::Measure(reply));
         }
         // A commit of nothing says nothing about the disk.
         if error.is_none() && writes {

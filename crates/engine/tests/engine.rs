@@ -2,6 +2,8 @@
 
 mod engine {
     mod clock;
+    mod described;
+    mod docs;
     mod generate;
     mod generate_select;
     mod generate_windows;

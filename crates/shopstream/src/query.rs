@@ -9,7 +9,7 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 
 use futures::TryStreamExt;
 use tokio_postgres::error::{DbError, ErrorPosition};
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, NoTls, SimpleQueryMessage};
 
 use self::print::ResultSet;
 use crate::cli::{ResultFormat, SqlFlags};
@@ -72,14 +72,28 @@ async fn connect(flags: &SqlFlags, config: &Config) -> Result<tokio_postgres::Cl
         target.password(token);
     }
     target.application_name("shopstream").connect_timeout(std::time::Duration::from_secs(5));
-    let (client, connection) = target.connect(NoTls).await.map_err(|error| match error.as_db_error() {
-        Some(refusal) => Failure::failed(format!("{address} refused the connection: {}", refusal.message())),
-        None => Failure::failed(format!("connect to {address}: {}", with_source(&error)))
-            .hint("is the server running? --server names its Postgres address"),
-    })?;
+    let (client, mut connection) =
+        target.connect(NoTls).await.map_err(|error| match error.as_db_error() {
+            Some(refusal) => {
+                Failure::failed(format!("{address} refused the connection: {}", refusal.message()))
+            }
+            None => Failure::failed(format!("connect to {address}: {}", with_source(&error)))
+                .hint("is the server running? --server names its Postgres address"),
+        })?;
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection ended");
+        loop {
+            match std::future::poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notice(notice))) => {
+                    let hint = notice.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
+                    eprintln!("{}: {}{hint}", notice.severity().to_lowercase(), notice.message());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "connection ended");
+                    return;
+                }
+                None => return,
+            }
         }
     });
     Ok(client)

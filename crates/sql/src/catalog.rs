@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 pub use self::changes::Object;
+use crate::functions_sql::FunctionDef;
+use crate::types;
 
 /// Identity of a relation in the log and in state; never reused, not even after DROP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,6 +125,18 @@ impl TableDef {
         ))
     }
 
+    /// [`TableDef::schema`] with the SQL names of types that Arrow does not tell apart from text, for clients.
+    pub fn announced_schema(&self) -> SchemaRef {
+        let fields = self.columns.iter().map(|c| {
+            let field = Field::new(&c.name, c.data_type.clone(), !c.not_null);
+            match types::name_of(&c.data_type) == c.sql_type {
+                true => field,
+                false => types::with_sql_type(field, &c.sql_type),
+            }
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
     /// Columns a sender may give: all but the generated ones. Nullable, because a missing value
     /// is judged by ingest, not by the format.
     pub fn input_schema(&self) -> SchemaRef {
@@ -130,10 +144,7 @@ impl TableDef {
             self.columns
                 .iter()
                 .filter(|c| c.generated.is_none())
-                .map(|c| {
-                    Field::new(&c.name, c.data_type.clone(), true)
-                        .with_metadata([("sql_type".to_string(), c.sql_type.clone())].into_iter().collect())
-                })
+                .map(|c| types::with_sql_type(Field::new(&c.name, c.data_type.clone(), true), &c.sql_type))
                 .collect::<Vec<_>>(),
         ))
     }
@@ -160,8 +171,10 @@ pub struct ViewDef {
     pub emit_on_window_close: bool,
     pub lateness: Lateness,
     pub schema: SchemaRef,
-    /// Names of tables and views read directly.
+    /// Names of tables and views that it reads, those behind plain views included.
     pub depends_on: Vec<String>,
+    /// Names of the SQL functions that it calls, those within others included.
+    pub calls: Vec<String>,
     /// The statement as it was written.
     pub sql: String,
 }
@@ -181,5 +194,9 @@ pub struct Catalog {
     pub tables: BTreeMap<String, Arc<TableDef>>,
     pub views: BTreeMap<String, Arc<ViewDef>>,
     pub indexes: BTreeMap<String, Arc<IndexDef>>,
+    /// Functions have names of their own: one may be called like a table.
+    pub functions: BTreeMap<String, Arc<FunctionDef>>,
+    /// What COMMENT ON said of a thing or, with its number, of a column.
+    pub comments: BTreeMap<(RelationId, Option<usize>), String>,
     pub next_id: u32,
 }

@@ -12,7 +12,11 @@ pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
+<<<<<<< HEAD
 pub mod lookup_join;
+=======
+pub mod functions_sql;
+>>>>>>> main
 pub mod match_recognize;
 pub mod parser;
 pub mod planner;
@@ -20,6 +24,7 @@ pub mod session_tvf;
 pub mod statement;
 pub mod suggest;
 pub mod types;
+mod walk;
 pub mod window_tvf;
 
 pub use asof_join::AsofJoin;
@@ -27,7 +32,11 @@ pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
+<<<<<<< HEAD
 pub use lookup_join::LookupJoin;
+=======
+pub use functions_sql::{FunctionDef, SqlFunctions};
+>>>>>>> main
 pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{

@@ -17,6 +17,7 @@ mod copy;
 mod create_table;
 mod create_view;
 mod errors;
+mod functions;
 pub(crate) mod match_recognize;
 mod settings;
 #[cfg(test)]
@@ -117,6 +118,7 @@ impl<'a> StatementParser<'a> {
             "INSERT" | "UPDATE" | "DELETE" => self.data_change(&word),
             "CREATE" => self.create(),
             "DROP" => self.drop(),
+            "COMMENT" => self.comment(),
             "SHOW" => self.show(),
             "SET" => self.set(),
             "RESET" => self.reset(),

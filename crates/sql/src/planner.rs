@@ -7,6 +7,7 @@
 
 mod asof_join;
 mod checked;
+mod compatibility;
 mod definitions;
 mod errors;
 mod grouping_sets;
@@ -22,6 +23,7 @@ mod set_returning;
 mod spellings;
 mod stop;
 mod streaming;
+mod subqueries;
 #[cfg(test)]
 mod tests;
 
@@ -44,13 +46,18 @@ use datafusion::sql::parser::Statement as PlannerStatement;
 use datafusion::sql::sqlparser::ast;
 
 pub use self::checked::checked_physical_expr;
+pub use self::compatibility::{EMPTY_CATALOGS, mentions_catalogs};
 pub use self::definitions::bind_table;
 pub use self::errors::from_datafusion;
 pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
+<<<<<<< HEAD
 use crate::asof_join::AsofJoinPlanner;
 use crate::lookup_join::PlainLookups;
+=======
+use crate::functions_sql::SqlFunctions;
+>>>>>>> main
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
@@ -78,7 +85,6 @@ impl Default for PlannerConfig {
 pub fn session_state(config: &PlannerConfig) -> SessionState {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(DEFAULT_DATABASE, DEFAULT_SCHEMA)
-        .with_information_schema(true)
         .with_target_partitions(config.target_partitions.max(1))
         .with_batch_size(config.batch_size.max(1));
     let options = session.options_mut();
@@ -127,10 +133,21 @@ pub async fn bind_statement(
     mut statement: ast::Statement,
     sql: &str,
 ) -> Result<LogicalPlan> {
+    if let Some(functions) = state.config().get_extension::<SqlFunctions>() {
+        functions.expand(&mut statement)?;
+    }
+    if compatibility::mentions_catalogs(sql) {
+        compatibility::rewrite(&mut statement);
+    }
     relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+<<<<<<< HEAD
     let bound = bound.and_then(|plan| asof_join::rewrite(plan, state));
     let bound = bound.and_then(parameters::typed_by_casts).and_then(set_operations::rewrite);
+=======
+    let bound = bound.and_then(parameters::type_parameters).and_then(set_operations::rewrite);
+    let bound = bound.and_then(subqueries::rewrite);
+>>>>>>> main
     match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
         Ok(plan) => Ok(plan),
         Err(error) => Err(with_hint(state, from_datafusion(error, sql))),

@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::{IndexDef, TableDef, ViewDef};
+use crate::functions_sql::FunctionDef;
 
 /// One statement of a request.
 #[derive(Clone, Debug)]
@@ -20,6 +21,7 @@ pub enum ObjectKind {
     View,
     MaterializedView,
     Index,
+    Function,
     Source,
 }
 
@@ -46,6 +48,17 @@ pub enum Statement {
     CreateIndex {
         index: IndexDef,
         if_not_exists: bool,
+    },
+    CreateFunction {
+        function: FunctionDef,
+        or_replace: bool,
+    },
+    /// `COMMENT ON kind name IS text`; on a column, the kind of its relation is not said.
+    Comment {
+        kind: Option<ObjectKind>,
+        name: String,
+        column: Option<String>,
+        text: Option<String>,
     },
     Drop {
         kind: ObjectKind,

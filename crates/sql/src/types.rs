@@ -211,6 +211,39 @@ pub fn name_of(data_type: &DataType) -> String {
     }
 }
 
+/// Where a field's metadata keeps the name of its SQL type, when several types share one Arrow type: a jsonb, a uuid
+/// and a varchar(10) are text to Arrow.
+pub const SQL_TYPE_KEY: &str = "sql_type";
+
+/// The field as one of this SQL type.
+pub fn with_sql_type(field: Field, name: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(SQL_TYPE_KEY.to_string(), name.to_string());
+    field.with_metadata(metadata)
+}
+
+/// The name of the field's SQL type, if its Arrow type does not say it all.
+pub fn sql_type_of(field: &Field) -> Option<&str> {
+    let name = field.metadata().get(SQL_TYPE_KEY)?;
+    holds_text(field.data_type()).then_some(name)
+}
+
+/// The name of the field's SQL type as PostgreSQL prints it.
+pub fn field_type_name(field: &Field) -> String {
+    sql_type_of(field).map_or_else(|| name_of(field.data_type()), str::to_string)
+}
+
+/// Text, or lists of it: the types that Arrow does not tell apart.
+fn holds_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            holds_text(item.data_type())
+        }
+        _ => false,
+    }
+}
+
 /// Gives casts inside queries the same types as column definitions.
 #[derive(Debug)]
 pub(crate) struct DialectTypes;
@@ -218,6 +251,12 @@ pub(crate) struct DialectTypes;
 impl TypePlanner for DialectTypes {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> datafusion::common::Result<Option<FieldRef>> {
         let found = from_ast(sql_type).map_err(|error| DataFusionError::External(Box::new(error)))?;
-        Ok(Some(Arc::new(Field::new("", found.data_type, true))))
+        let field = Field::new("", found.data_type, true);
+        // Also for plain text: a cast without a name would keep the name of what is cast.
+        Ok(Some(Arc::new(if holds_text(field.data_type()) {
+            with_sql_type(field, &found.name)
+        } else {
+            field
+        })))
     }
 }

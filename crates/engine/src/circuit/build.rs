@@ -156,6 +156,8 @@ impl Circuit {
             level,
             started: false,
             busy: Duration::ZERO,
+            rows_in: 0,
+            rows_out: 0,
             failed,
         }));
         self.by_signature.insert(plan.signature.clone(), id);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sql::match_recognize::{Compiled, MatchRecognize};
 use sql::{SqlError, SqlState};
 
+use super::explain::{Freed, State};
 use super::lower::{Lowering, schema_of};
 use super::{NodeIndex, PlanKind, Properties, TimeKind};
 use crate::operators::{Emit, Expiry};
@@ -96,17 +97,25 @@ pub(super) fn describe(plan: &MatchPlan) -> String {
         let _ = write!(text, " within={}", sql::duration::display_us(us));
     }
     text.push_str(match plan.expiry {
-        Some(_) => " emit=when final state=rows of the match under way, freed when it is decided",
-        None => " emit=updating state=all rows of a partition, kept until they are deleted",
+        Some(_) => " emit=when final",
+        None => " emit=updating",
     });
-    if plan.expiry.is_some() {
-        match pattern.within_us {
-            Some(_) => text.push_str(" or its time is over"),
-            None => text.push_str(", without WITHIN whenever that may be"),
-        }
-        if pattern.remembers_partitions() {
-            text.push_str("; one entry per partition, kept until the view is dropped");
-        }
-    }
     text
+}
+
+/// What the operator keeps.
+pub(super) fn state(plan: &MatchPlan) -> State {
+    let pattern = &plan.compiled.pattern;
+    if plan.expiry.is_none() {
+        return State { keeps: "all rows of a partition".to_string(), freed: Freed::ByDeletes };
+    }
+    let mut keeps = String::from("rows of the match under way, until it is decided");
+    match pattern.within_us {
+        Some(_) => keeps.push_str(" or its time is over"),
+        None => keeps.push_str(", without WITHIN whenever that may be"),
+    }
+    if pattern.remembers_partitions() {
+        keeps.push_str(", and one entry per partition until the view is dropped");
+    }
+    State { keeps, freed: Freed::ByWatermark }
 }

@@ -76,6 +76,11 @@ impl ViewStore {
         Arc::clone(&self.layout.schema)
     }
 
+    /// Key columns; all of them for rows without a key.
+    pub fn key(&self) -> &[usize] {
+        &self.layout.key
+    }
+
     /// False when rows are identified by all their columns.
     pub fn has_key(&self) -> bool {
         self.keyed

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use dataflow::DecodedRows;
-use engine::{Database, IngestMeta, Options, Outcome, Receipt};
+use datafusion::scalar::ScalarValue;
+use engine::{Database, IngestMeta, Notice, Options, Outcome, Receipt, Session};
 use futures::StreamExt;
-use sql::SqlError;
+use sql::{ParsedStatement, SqlError};
 
 pub struct Harness {
     pub directory: tempfile::TempDir,
@@ -48,7 +49,7 @@ impl Harness {
             let mut out = Vec::new();
             for statement in session.parse(sql)? {
                 out = match session.run(&statement, vec![]).await? {
-                    Outcome::Command { tag } => vec![tag],
+                    Outcome::Command { tag, .. } => vec![tag],
                     Outcome::CopyIn { .. } => vec!["COPY".into()],
                     Outcome::Rows { mut stream, .. } => {
                         let mut rows = Vec::new();
@@ -85,6 +86,40 @@ impl Harness {
         })
     }
 
+    /// What a client is told of the statement.
+    pub fn describe(&self, sql: &str) -> engine::Description {
+        let session = self.database().session();
+        let statement = session.parse(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}")).remove(0);
+        let described = self.runtime.block_on(session.describe(&statement, &[]));
+        described.unwrap_or_else(|e| panic!("{sql}\n{e:?}"))
+    }
+
+    /// As [`Harness::run`] of one statement with parameters.
+    pub fn run_with(&self, sql: &str, parameters: Vec<ScalarValue>) -> Vec<String> {
+        let session = self.database().session();
+        let statement = session.parse(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}")).remove(0);
+        let answer = self.runtime.block_on(answer(&session, &statement, parameters));
+        match answer.unwrap_or_else(|e| panic!("{sql}\n{e:?}")) {
+            Answer::Command { tag, .. } => vec![tag],
+            Answer::Rows { batches, .. } => {
+                let mut rows: Vec<String> = batches.iter().flat_map(texts).collect();
+                rows.sort();
+                rows
+            }
+        }
+    }
+
+    /// The answer to each statement.
+    pub fn answers(&self, sql: &str) -> Result<Vec<(ParsedStatement, Answer)>, SqlError> {
+        let session = self.database().session();
+        let mut answers = Vec::new();
+        for statement in session.parse(sql)? {
+            let answer = self.runtime.block_on(answer(&session, &statement, vec![]))?;
+            answers.push((statement, answer));
+        }
+        Ok(answers)
+    }
+
     pub fn run(&self, sql: &str) -> Vec<String> {
         self.try_run(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}"))
     }
@@ -114,6 +149,30 @@ impl Harness {
 #[allow(clippy::disallowed_methods, reason = "a test has nothing else to do meanwhile")]
 pub fn pause(duration: std::time::Duration) {
     std::thread::sleep(duration);
+}
+
+/// All that a statement gives.
+pub enum Answer {
+    Command { tag: String, notices: Vec<Notice> },
+    Rows { schema: SchemaRef, batches: Vec<RecordBatch> },
+}
+
+async fn answer(
+    session: &Session,
+    statement: &ParsedStatement,
+    parameters: Vec<ScalarValue>,
+) -> Result<Answer, SqlError> {
+    Ok(match session.run(statement, parameters).await? {
+        Outcome::Command { tag, notices } => Answer::Command { tag, notices },
+        Outcome::CopyIn { .. } => Answer::Command { tag: "COPY".into(), notices: vec![] },
+        Outcome::Rows { schema, mut stream, .. } => {
+            let mut batches = Vec::new();
+            while let Some(batch) = stream.next().await {
+                batches.push(batch?);
+            }
+            Answer::Rows { schema, batches }
+        }
+    })
 }
 
 /// Rows as text. Floats are cut to ten digits: the batch engine adds them in another order.

@@ -295,6 +295,6 @@ fn explain_says_what_is_kept() {
         text.contains("match_recognize partition=[k] pattern=(a b*) within=10 seconds emit=when final"),
         "{text}"
     );
-    assert!(text.contains("freed when it is decided or its time is over"), "{text}");
+    assert!(text.contains("until it is decided or its time is over"), "{text}");
     assert!(explain("").contains("without WITHIN whenever that may be"));
 }

@@ -86,7 +86,7 @@ impl Queries {
 }
 
 /// `None` when they are equal; else, of two long answers, the first rows in which they differ.
-fn difference(rows: &[String], wanted: &[String], what: &str) -> Option<String> {
+pub fn difference(rows: &[String], wanted: &[String], what: &str) -> Option<String> {
     if rows == wanted {
         return None;
     }

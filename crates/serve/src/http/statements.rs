@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use datafusion::scalar::ScalarValue;
-use engine::{Outcome, RowsTag, Session};
+use engine::{Notice, Outcome, RowsTag, Session};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sql::{SqlError, SqlState};
@@ -67,12 +67,13 @@ async fn run_all(session: &Session, request: &SqlRequest) -> Result<Vec<u8>, Sql
             format!("params go with one statement, not with {}", statements.len()),
         ));
     }
-    let mut last = answer_of_command("");
+    let mut last = answer_of_command("", &[]);
     for statement in &statements {
         let parameters = if request.params.is_empty() {
             Vec::new()
         } else {
-            let types = session.describe(statement, &[]).await?.parameters;
+            let parameters = session.describe(statement, &[]).await?.parameters;
+            let types: Vec<DataType> = parameters.iter().map(|field| field.data_type().clone()).collect();
             bind(&request.params, &types)?
         };
         last = match session.run(statement, parameters).await? {
@@ -80,7 +81,7 @@ async fn run_all(session: &Session, request: &SqlRequest) -> Result<Vec<u8>, Sql
                 let (rows, complete) = collect(stream, ROWS_MAX).await?;
                 answer_of_rows(&schema, &rows, complete, tag)
             }
-            Outcome::Command { tag } => answer_of_command(&tag),
+            Outcome::Command { tag, notices } => answer_of_command(&tag, &notices),
             Outcome::CopyIn { copy } => {
                 return Err(SqlError::unsupported("COPY FROM STDIN can't be used over HTTP")
                     .with_hint(format!("post the rows to /v1/tables/{}/rows", copy.table)));
@@ -90,8 +91,13 @@ async fn run_all(session: &Session, request: &SqlRequest) -> Result<Vec<u8>, Sql
     Ok(last)
 }
 
-fn answer_of_command(tag: &str) -> Vec<u8> {
-    let mut out = json!({"tag": tag, "columns": [], "rows": [], "truncated": false}).to_string().into_bytes();
+fn answer_of_command(tag: &str, notices: &[Notice]) -> Vec<u8> {
+    let mut answer = json!({"tag": tag, "columns": [], "rows": [], "truncated": false});
+    if !notices.is_empty() {
+        let shown = notices.iter().map(|n| json!({"message": n.message, "hint": n.hint}));
+        answer["notices"] = shown.collect::<Vec<_>>().into();
+    }
+    let mut out = answer.to_string().into_bytes();
     out.push(b'\n');
     out
 }
@@ -197,7 +203,7 @@ mod tests {
         assert_eq!(answer["tag"], "SELECT 2");
         assert_eq!(answer["rows"], json!([[1], [2]]));
         assert_eq!(answer["truncated"], true);
-        let none: Value = serde_json::from_slice(&answer_of_command("CREATE TABLE")).unwrap();
+        let none: Value = serde_json::from_slice(&answer_of_command("CREATE TABLE", &[])).unwrap();
         assert_eq!(none["tag"], "CREATE TABLE");
     }
 }

@@ -13,9 +13,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use datafusion::scalar::ScalarValue;
-use engine::{Outcome, Session};
+use engine::{Notice, Outcome, Session};
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
@@ -254,7 +254,10 @@ impl Connection {
                     let (sent, _) = rows.send(&mut self.wire, &guard, usize::MAX).await?;
                     rows_tag(tag, sent)
                 }
-                Outcome::Command { tag } => tag,
+                Outcome::Command { tag, notices } => {
+                    self.notify(notices);
+                    tag
+                }
                 Outcome::CopyIn { copy } => {
                     copy::receive(&mut self.wire, &guard, &self.server.db, &copy).await?
                 }
@@ -292,13 +295,15 @@ impl Connection {
                 let described =
                     self.wire.guarded(&guard, self.session.describe(&statement, &announced)).await??;
                 let mut needed = described.parameters;
-                needed.resize(needed.len().max(parameter_oids.len()), DataType::Null);
+                let unused = Arc::new(Field::new("", DataType::Null, true));
+                needed.resize(needed.len().max(parameter_oids.len()), unused);
                 let given = |i: usize| parameter_oids.get(i).copied().unwrap_or(0);
                 let parameter_types = needed
                     .iter()
                     .enumerate()
                     .map(|(i, needed)| parameter_type(given(i), needed))
                     .collect::<Result<Vec<_>, _>>()?;
+                let needed = needed.iter().map(|field| field.data_type().clone()).collect();
                 Prepared {
                     statement: Some(statement),
                     parameter_types,
@@ -407,7 +412,8 @@ impl Connection {
                         let rows = ResultRows::new(result_columns(announced, &formats)?, tag, stream);
                         self.send_rows(name, &guard, rows, rows_max).await
                     }
-                    Outcome::Command { tag } => {
+                    Outcome::Command { tag, notices } => {
+                        self.notify(notices);
                         self.wire.put(CommandComplete::new(tag));
                         Ok(())
                     }
@@ -464,7 +470,7 @@ impl Connection {
             Statement::Transaction { tag } => {
                 let tag: &'static str = tag;
                 let tag = self.transact(tag, &statement.sql).to_string();
-                return Ok(Outcome::Command { tag });
+                return Ok(Outcome::Command { tag, notices: vec![] });
             }
             Statement::Session { tag } => self.close_named(tag, &statement.sql)?,
             Statement::Set { name, value } => check_setting(name, value)?,
@@ -514,6 +520,12 @@ impl Connection {
             _ => {}
         }
         tag
+    }
+
+    fn notify(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.wire.put_error(PgError::notice(notice));
+        }
     }
 
     fn warn(&mut self, code: &'static str, message: &str) {

@@ -20,9 +20,9 @@ use super::types::{PgType, arrow_of, element_of};
 
 /// The type that a parameter is read by: the client's, else what the statement needs. What
 /// neither of them knows is text, as in PostgreSQL.
-pub fn parameter_type(given_oid: u32, needed: &DataType) -> Result<Type, PgError> {
+pub fn parameter_type(given_oid: u32, needed: &Field) -> Result<Type, PgError> {
     if given_oid == 0 || given_oid == Type::UNKNOWN.oid() {
-        return Ok(PgType::of(needed, None).oid_type);
+        return Ok(PgType::of_field(needed).oid_type);
     }
     Type::from_oid(given_oid).filter(|oid_type| arrow_of(oid_type).is_some()).ok_or_else(|| {
         PgError::error(

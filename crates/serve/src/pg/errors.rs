@@ -10,6 +10,7 @@ use sql::{SqlError, SqlState};
 
 /// Codes that only the protocol needs.
 pub mod code {
+    pub const SUCCESSFUL: &str = "00000";
     pub const WARNING: &str = "01000";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
@@ -42,6 +43,7 @@ pub mod code {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
+    Notice,
     Warning,
     Error,
     /// The connection ends after it.
@@ -79,6 +81,12 @@ impl PgError {
         PgError { severity: Severity::Warning, ..PgError::error(code, message) }
     }
 
+    pub fn notice(notice: engine::Notice) -> PgError {
+        let message =
+            PgError { severity: Severity::Notice, ..PgError::error(code::SUCCESSFUL, notice.message) };
+        PgError { hint: notice.hint, ..message }
+    }
+
     pub fn with_hint(mut self, hint: impl Into<String>) -> PgError {
         self.hint = Some(hint.into());
         self
@@ -92,6 +100,7 @@ impl PgError {
     /// Appends the message to `out`: a notice for a warning, an error otherwise.
     pub fn write(self, out: &mut BytesMut) {
         let severity = match self.severity {
+            Severity::Notice => "NOTICE",
             Severity::Warning => "WARNING",
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
@@ -106,7 +115,7 @@ impl PgError {
         fields.extend(self.hint.map(|hint| (b'H', cut(&hint))));
         fields.extend(self.position.map(|position| (b'P', position.to_string())));
         let written = match self.severity {
-            Severity::Warning => NoticeResponse::new(fields).encode(out),
+            Severity::Notice | Severity::Warning => NoticeResponse::new(fields).encode(out),
             Severity::Error | Severity::Fatal => ErrorResponse::new(fields).encode(out),
         };
         written.expect("every field was cut below the limit of the message");

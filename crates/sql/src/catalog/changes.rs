@@ -30,6 +30,7 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::MaterializedView => "materialized view",
             ObjectKind::Index => "index",
+            ObjectKind::Function => "function",
             ObjectKind::Source => "source",
         }
     }
@@ -140,6 +141,21 @@ impl Catalog {
         Ok(index)
     }
 
+    /// Views and functions that call the function.
+    pub fn callers(&self, function: &str) -> Vec<Object> {
+        let calls = |names: &[String]| names.iter().any(|name| name == function);
+        let views = self.views.values().filter(|view| calls(&view.calls));
+        let views = views.map(|view| Object { kind: view_kind(view), name: view.name.clone() });
+        let functions = self.functions.values().filter(|f| calls(&f.calls));
+        let functions = functions.map(|f| Object { kind: ObjectKind::Function, name: f.name.clone() });
+        views.chain(functions).collect()
+    }
+
+    /// What COMMENT ON said of a thing or of one of its columns.
+    pub fn comment(&self, id: RelationId, column: Option<usize>) -> Option<&str> {
+        self.comments.get(&(id, column)).map(String::as_str)
+    }
+
     /// Views that read the relation and indexes on it, directly.
     pub fn dependants(&self, relation: &str) -> Vec<Object> {
         let indexes = self
@@ -173,6 +189,22 @@ impl Catalog {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
         for name in names {
+            if kind == ObjectKind::Function {
+                match self.functions.contains_key(name) {
+                    true => self.visit(&Object { kind, name: name.clone() }, &mut seen, &mut order),
+                    false if if_exists => {}
+                    false => {
+                        let message = format!("function \"{name}\" does not exist");
+                        let error = SqlError::new(SqlState::UndefinedFunction, message);
+                        let names = self.functions.keys().map(String::as_str);
+                        return Err(match suggest::closest(name, names) {
+                            Some(near) => error.with_hint(suggest::did_you_mean(near)),
+                            None => error,
+                        });
+                    }
+                }
+                continue;
+            }
             match self.kind(name) {
                 Some(found) if found == kind => {
                     self.visit(&Object { kind, name: name.clone() }, &mut seen, &mut order)
@@ -194,7 +226,10 @@ impl Catalog {
                 None => return Err(self.undefined(name, kind.word())),
             }
         }
-        let unasked = |object: &Object| object.kind != ObjectKind::Index && !names.contains(&object.name);
+        let unasked = |object: &Object| {
+            let asked = object.kind == kind && names.contains(&object.name);
+            object.kind != ObjectKind::Index && !asked
+        };
         if cascade || !order.iter().any(unasked) {
             return Ok(order);
         }
@@ -202,18 +237,14 @@ impl Catalog {
             .iter()
             .rev()
             .filter(|object| unasked(object))
-            .map(|object| {
-                let sources =
-                    self.views.get(&object.name).map(|view| view.depends_on.as_slice()).unwrap_or_default();
-                match order.iter().find(|needed| sources.contains(&needed.name)) {
-                    Some(needed) => format!("{} depends on {}", object.describe(), needed.describe()),
-                    None => object.describe(),
-                }
+            .map(|object| match order.iter().find(|needed| self.needs(object, needed)) {
+                Some(needed) => format!("{} depends on {}", object.describe(), needed.describe()),
+                None => object.describe(),
             })
             .collect();
         let dropped: Vec<String> = names
             .iter()
-            .filter(|name| self.kind(name).is_some())
+            .filter(|name| kind == ObjectKind::Function || self.kind(name).is_some())
             .map(|name| format!("{} \"{name}\"", kind.word()))
             .collect();
         Err(SqlError::new(
@@ -224,10 +255,20 @@ impl Catalog {
         .with_hint("use DROP ... CASCADE to drop the dependent objects too"))
     }
 
+    /// True when `object` reads or calls `needed`.
+    fn needs(&self, object: &Object, needed: &Object) -> bool {
+        let view = self.views.get(&object.name).filter(|_| object.kind != ObjectKind::Function);
+        match needed.kind {
+            ObjectKind::Function => self.callers(&needed.name).contains(object),
+            _ => view.is_some_and(|view| view.depends_on.contains(&needed.name)),
+        }
+    }
+
     /// Takes an object out. Its dependants must be gone; a missing object is no error.
     pub fn remove(&mut self, object: &Object) {
         debug_assert!(
-            object.kind == ObjectKind::Index || self.dependants(&object.name).is_empty(),
+            matches!(object.kind, ObjectKind::Index | ObjectKind::Function)
+                || self.dependants(&object.name).is_empty(),
             "{} is dropped before what depends on it",
             object.describe()
         );
@@ -235,23 +276,43 @@ impl Catalog {
             ObjectKind::Table | ObjectKind::Source => drop(self.tables.remove(&object.name)),
             ObjectKind::View | ObjectKind::MaterializedView => drop(self.views.remove(&object.name)),
             ObjectKind::Index => drop(self.indexes.remove(&object.name)),
+            ObjectKind::Function => drop(self.functions.remove(&object.name)),
         }
     }
 
     /// Depth first: whatever depends on the object is dropped before it.
-    fn visit(&self, object: &Object, seen: &mut BTreeSet<String>, order: &mut Vec<Object>) {
-        if !seen.insert(object.name.clone()) {
+    fn visit(&self, object: &Object, seen: &mut BTreeSet<(bool, String)>, order: &mut Vec<Object>) {
+        if !seen.insert((object.kind == ObjectKind::Function, object.name.clone())) {
             return;
         }
-        if object.kind != ObjectKind::Index {
-            for dependant in self.dependants(&object.name) {
-                self.visit(&dependant, seen, order);
-            }
+        let dependants = match object.kind {
+            ObjectKind::Index => Vec::new(),
+            ObjectKind::Function => self.callers(&object.name),
+            _ => self.dependants(&object.name),
+        };
+        for dependant in &dependants {
+            self.visit(dependant, seen, order);
         }
         order.push(object.clone());
     }
 
-    fn columns(&self, relation: &str) -> Vec<String> {
+    /// The id of a thing of this kind.
+    pub fn id_of_object(&self, object: &Object) -> Option<RelationId> {
+        match object.kind {
+            ObjectKind::Function => self.functions.get(&object.name).map(|f| f.id),
+            ObjectKind::Index => self.indexes.get(&object.name).map(|i| i.id),
+            _ => self.id_of(&object.name),
+        }
+    }
+
+    /// The id of a table or view.
+    pub fn id_of(&self, name: &str) -> Option<RelationId> {
+        let table = self.tables.get(name).map(|table| table.id);
+        table.or_else(|| self.views.get(name).map(|view| view.id))
+    }
+
+    /// Names of a relation's columns; none for what does not exist.
+    pub fn columns(&self, relation: &str) -> Vec<String> {
         if let Some(table) = self.tables.get(relation) {
             return table.columns.iter().map(|column| column.name.clone()).collect();
         }

@@ -77,7 +77,7 @@ impl ScalarUDFImpl for PgTypeof {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let name = args.arg_fields.first().map(|field| types::name_of(field.data_type()));
+        let name = args.arg_fields.first().map(|field| types::field_type_name(field));
         Ok(ColumnarValue::Scalar(ScalarValue::Utf8(name)))
     }
 }

@@ -4,18 +4,17 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::tokens::StatementTokens;
 use super::{StatementParser, parse_one};
-use crate::statement::{ObjectKind, Statement};
+use crate::statement::{ObjectKind, ParsedStatement, Statement};
 use crate::{Result, SqlError};
 
 /// First words of statements that exist elsewhere and not here.
-pub(super) const REFUSED: [&str; 47] = [
+pub(super) const REFUSED: [&str; 46] = [
     "ALTER",
     "ANALYZE",
     "ATTACH",
     "CALL",
     "CHECKPOINT",
     "CLUSTER",
-    "COMMENT",
     "DECLARE",
     "DESC",
     "DESCRIBE",
@@ -59,7 +58,7 @@ pub(super) const REFUSED: [&str; 47] = [
 ];
 
 /// What may follow CREATE and DROP elsewhere.
-const REFUSED_OBJECTS: [&str; 43] = [
+const REFUSED_OBJECTS: [&str; 42] = [
     "ACCESS",
     "AGGREGATE",
     "ALERT",
@@ -75,7 +74,6 @@ const REFUSED_OBJECTS: [&str; 43] = [
     "EXTENSION",
     "EXTERNAL",
     "FOREIGN",
-    "FUNCTION",
     "GLOBAL",
     "GROUP",
     "LANGUAGE",
@@ -108,23 +106,17 @@ const REFUSED_OBJECTS: [&str; 43] = [
 impl StatementParser<'_> {
     pub(super) fn drop(&mut self) -> Result<Statement> {
         self.expect(&["DROP"])?;
-        let kind = if self.accept(&["TABLE"]) {
-            ObjectKind::Table
-        } else if self.accept(&["SOURCE"]) {
-            ObjectKind::Source
-        } else if self.accept(&["MATERIALIZED", "VIEW"]) {
-            ObjectKind::MaterializedView
-        } else if self.accept(&["VIEW"]) {
-            ObjectKind::View
-        } else if self.accept(&["INDEX"]) {
-            ObjectKind::Index
-        } else {
-            return Err(self.refuse_object("DROP"));
-        };
+        let kind = self.object_kind("DROP")?;
         let if_exists = self.accept(&["IF", "EXISTS"]);
-        let mut names = vec![self.relation()?];
-        while self.accept_token(&Token::Comma) {
+        let mut names = Vec::new();
+        loop {
             names.push(self.relation()?);
+            if kind == ObjectKind::Function {
+                self.skip_signature()?;
+            }
+            if !self.accept_token(&Token::Comma) {
+                break;
+            }
         }
         let cascade = self.accept(&["CASCADE"]);
         if !cascade {
@@ -161,6 +153,16 @@ impl StatementParser<'_> {
         let start = self.index();
         if self.at_end() || self.peeks("EXPLAIN") {
             return Err(self.unexpected());
+        }
+        // A name alone is that of a view.
+        let of_view = self.accept(&["MATERIALIZED", "VIEW"]) || self.accept(&["VIEW"]);
+        let is_name = self.index() + 1 == self.tokens.len() && !self.peeks("FLUSH") && !self.peeks("COMMIT");
+        if of_view || is_name {
+            let name = self.relation()?;
+            let sql = self.text(start, self.index()).to_string();
+            let words = ["create", "view"].map(str::to_string).into_iter().chain([name]).collect();
+            let statement = ParsedStatement { statement: Statement::Show(words), sql, offset: self.offset };
+            return Ok(Statement::Explain { analyze, statement: Box::new(statement) });
         }
         // Parsed anew from the text, because the clauses cut off this statement belong to the inner one.
         let first = self.tokens[start].span.start;
@@ -270,7 +272,7 @@ impl StatementParser<'_> {
     pub(super) fn refuse_statement(&self, word: &str) -> SqlError {
         let start = self.index();
         let second = match self.tokens.get(start + 1).map(|token| &token.token) {
-            Some(Token::Word(second)) if matches!(word, "ALTER" | "COMMENT" | "REFRESH") => {
+            Some(Token::Word(second)) if matches!(word, "ALTER" | "REFRESH") => {
                 format!(" {}", second.value.to_ascii_uppercase())
             }
             _ => String::new(),

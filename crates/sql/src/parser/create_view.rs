@@ -33,6 +33,8 @@ impl StatementParser<'_> {
             self.create_table()
         } else if self.peeks("TABLE") {
             Err(self.refused("CREATE OR REPLACE TABLE", 0))
+        } else if self.accept(&["FUNCTION"]) {
+            self.create_function(or_replace)
         } else if self.peeks("SOURCE") && !or_replace {
             self.advance(1);
             self.create_source()
@@ -77,6 +79,7 @@ impl StatementParser<'_> {
                 lateness,
                 schema: Arc::new(Schema::empty()),
                 depends_on: Vec::new(),
+                calls: Vec::new(),
                 sql: self.sql.to_string(),
             },
             if_not_exists,

@@ -385,7 +385,7 @@ fn refused_by_name() {
         ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/x'", "CREATE EXTERNAL TABLE is not supported"),
         ("CREATE EXTENSION hstore", "CREATE EXTENSION is not supported"),
         ("CREATE TEMP TABLE t (a INT)", "CREATE TEMP TABLE is not supported"),
-        ("CREATE FUNCTION f() RETURNS INT AS $$ SELECT 1; $$", "CREATE FUNCTION is not supported"),
+        ("CREATE PROCEDURE f() AS $$ SELECT 1; $$", "CREATE PROCEDURE is not supported"),
         ("CREATE OR REPLACE SOURCE s (a INT)", "CREATE OR REPLACE SOURCE is not supported"),
         ("CREATE ROLE r", "CREATE ROLE is not supported"),
         ("CREATE TABLE t AS SELECT 1", "CREATE TABLE AS is not supported"),

@@ -7,6 +7,7 @@
 
 mod terms;
 
+use crate::walk::walk;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitMut,
+    self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -354,7 +355,7 @@ impl<'a> Binder<'a> {
     /// A condition or measure as an expression over the terms.
     fn expr(&mut self, mut expr: ast::Expr, scope: Scope) -> Result<Expr> {
         let mut extraction = Extraction { binder: self, scope };
-        if let ControlFlow::Break(error) = VisitMut::visit(&mut expr, &mut extraction) {
+        if let ControlFlow::Break(error) = walk(&mut expr, &mut extraction) {
             return Err(error);
         }
         let schema = self.term_schema()?;
@@ -415,7 +416,7 @@ impl<'a> Binder<'a> {
         let span = expr.span();
         let written = expr.to_string();
         let mut qualifiers = Qualifiers { sets: &self.sets, context: &*self.context, found: Vec::new() };
-        if let ControlFlow::Break(error) = VisitMut::visit(&mut expr, &mut qualifiers) {
+        if let ControlFlow::Break(error) = walk(&mut expr, &mut qualifiers) {
             return Err(error);
         }
         let mut found = qualifiers.found;

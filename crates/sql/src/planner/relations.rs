@@ -3,6 +3,7 @@
 //! DataFusion looks tables up before it plans, and finds them by walking the syntax tree. The first
 //! argument of `TUMBLE(t, ...)` is not a relation there, so [`prepare`] wraps it: `(SELECT * FROM t)`.
 
+use crate::walk::walk;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,7 +13,11 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
+<<<<<<< HEAD
     self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitMut,
+=======
+    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor,
+>>>>>>> main
     VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
@@ -63,7 +68,7 @@ impl Function {
 ///
 /// Relations and joins that we do not have, by name.
 pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
-    match VisitMut::visit(statement, &mut Preparation) {
+    match walk(statement, &mut Preparation) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -71,7 +76,7 @@ pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
 
 /// [`prepare`] for an expression that stands alone: DEFAULT, CHECK, a generated column.
 pub(super) fn prepare_expr(expr: &mut ast::Expr) -> Result<()> {
-    match VisitMut::visit(expr, &mut Preparation) {
+    match walk(expr, &mut Preparation) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }

@@ -9,9 +9,10 @@
 //!
 //! Several arrays are unnested side by side, the shorter ones filled up with NULL, as in PostgreSQL.
 
+use crate::walk::{for_each_expr, walk};
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart,
-    SelectItem, Spanned, TableAlias, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+    SelectItem, Spanned, TableAlias, TableAliasColumnDef, TableFactor, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -155,19 +156,11 @@ pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
 }
 
 fn reads_columns(expr: &Expr) -> bool {
-    struct Columns;
-    impl ast::Visitor for Columns {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    ast::Visit::visit(expr, &mut Columns).is_break()
+    let mut found = false;
+    for_each_expr(expr, |expr| {
+        found |= matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_));
+    });
+    found
 }
 
 /// Rewrites the functions in a SELECT list. Those inside of an array function or of `unnest` are left: there
@@ -179,7 +172,7 @@ pub(super) fn rewrite_select(select: &mut ast::Select) {
             Expr::Function(function) => find(&function.name).map(|found| found.name),
             _ => None,
         };
-        let _ = VisitMut::visit(expr, &mut SelectList { inside: 0 });
+        let _ = walk(expr, &mut SelectList { inside: 0 });
         if let (SelectItem::UnnamedExpr(expr), Some(name)) = (&*item, name) {
             let alias = Ident::with_span(expr.span(), name);
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };

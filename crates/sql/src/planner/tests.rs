@@ -293,7 +293,7 @@ async fn types_in_casts_are_those_of_tables() {
         ("pg_typeof('2020-01-01'::timestamp(9))", "timestamp without time zone"),
         ("pg_typeof(1::float)", "double precision"),
         ("pg_typeof(10.25)", "numeric(4,2)"),
-        ("pg_typeof('a'::uuid)", "text"),
+        ("pg_typeof('a'::uuid)", "uuid"),
         ("pg_typeof(now())", "timestamp with time zone"),
         ("pg_typeof(1::numeric)", "numeric(38,10)"),
         ("pg_typeof(ARRAY[1, 2]::int[])", "integer[]"),
@@ -460,7 +460,7 @@ async fn columns_of_a_result_may_have_one_name() {
 }
 
 #[tokio::test]
-async fn casts_tell_the_types_of_parameters() {
+async fn statements_tell_the_types_of_parameters() {
     use arrow::datatypes::DataType;
     let context = shop().await;
     for (sql, expected) in [
@@ -472,7 +472,10 @@ async fn casts_tell_the_types_of_parameters() {
             "SELECT $1::bigint FROM clicks WHERE n IN (SELECT n FROM clicks WHERE n > $1::bigint)",
             Some(DataType::Int64),
         ),
-        ("SELECT $1::bigint AS a, $1::date AS b", None),
+        ("SELECT $1::bigint AS a, $1::text AS b", Some(DataType::Int64)),
+        ("SELECT lower($1)", Some(DataType::Utf8)),
+        ("SELECT n FROM clicks WHERE n = ANY($1)", Some(DataType::new_list(DataType::Int64, true))),
+        ("SELECT n FROM clicks LIMIT $1", Some(DataType::Int64)),
         ("SELECT $1", None),
     ] {
         let types = plan(&context, sql).await.unwrap().get_parameter_types().unwrap();

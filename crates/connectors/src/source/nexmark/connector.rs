@@ -33,7 +33,7 @@ impl NexmarkSource {
     pub fn check(spec: &SourceSpec) -> Result<NexmarkOptions, SourceError> {
         let options = NexmarkOptions::parse(&spec.options)?;
         if let Some((format, encode)) = &spec.format
-            && !(encode == "NATIVE" && ["NATIVE", "PLAIN"].contains(&format.as_str()))
+            && !(matches!(format.as_str(), "NATIVE" | "PLAIN") && encode == "NATIVE")
         {
             let message = format!("connector \"nexmark\" does not give FORMAT {format} ENCODE {encode}");
             return Err(SourceError::permanent(message)

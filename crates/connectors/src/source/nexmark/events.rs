@@ -14,6 +14,7 @@ use dataflow::SourceError;
 use super::options::NexmarkOptions;
 use super::random::Random;
 
+/// One, so that a round's first event is its person.
 const PERSONS: u64 = 1;
 const AUCTIONS: u64 = 3;
 const BIDS: u64 = 46;
@@ -341,7 +342,7 @@ impl Events {
 
 /// The newest person at event `number`, counted from 0.
 fn newest_person(number: u64) -> u64 {
-    number / ROUND * PERSONS + PERSONS - 1
+    number / ROUND
 }
 
 /// The newest auction at event `number`, counted from 0.

@@ -16,13 +16,20 @@ fn decimal(precision: u8, scale: i8) -> DataType {
     DataType::Decimal128(precision, scale)
 }
 
+fn needs(data_type: DataType) -> Field {
+    Field::new("", data_type, true)
+}
+
 #[test]
 fn the_client_decides_the_type_and_the_statement_where_it_does_not() {
-    assert_eq!(parameter_type(0, &DataType::Int32).unwrap(), Type::INT4);
-    assert_eq!(parameter_type(705, &DataType::Null).unwrap(), Type::TEXT);
-    assert_eq!(parameter_type(20, &DataType::Int32).unwrap(), Type::INT8);
-    assert_eq!(parameter_type(600, &DataType::Utf8).unwrap_err().code, code::FEATURE_NOT_SUPPORTED);
-    assert_eq!(parameter_type(4_000_000, &DataType::Utf8).unwrap_err().code, code::FEATURE_NOT_SUPPORTED);
+    assert_eq!(parameter_type(0, &needs(DataType::Int32)).unwrap(), Type::INT4);
+    assert_eq!(parameter_type(705, &needs(DataType::Null)).unwrap(), Type::TEXT);
+    assert_eq!(parameter_type(20, &needs(DataType::Int32)).unwrap(), Type::INT8);
+    assert_eq!(parameter_type(600, &needs(DataType::Utf8)).unwrap_err().code, code::FEATURE_NOT_SUPPORTED);
+    assert_eq!(
+        parameter_type(4_000_000, &needs(DataType::Utf8)).unwrap_err().code,
+        code::FEATURE_NOT_SUPPORTED
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Terms: what the expressions of a MATCH_RECOGNIZE say of rows, taken out of them.
 
+use crate::walk::walk;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,8 +9,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart, Spanned, VisitMut,
-    VisitorMut,
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart, Spanned, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -274,7 +274,7 @@ impl Extraction<'_, '_> {
         if !star {
             let mut qualifiers =
                 Qualifiers { sets: &self.binder.sets, context: &*self.binder.context, found: Vec::new() };
-            if let ControlFlow::Break(error) = VisitMut::visit(&mut call, &mut qualifiers) {
+            if let ControlFlow::Break(error) = walk(&mut call, &mut qualifiers) {
                 return Err(error);
             }
             let mut found = qualifiers.found;
