@@ -6,6 +6,7 @@
 mod build;
 mod expand;
 mod late;
+mod order;
 mod shard;
 mod unnest;
 
@@ -27,6 +28,7 @@ use shard::Sharded;
 pub use build::LateProbe;
 use late::LateInput;
 pub use late::LateRows;
+pub use order::{Causes, Order};
 
 /// Number of a node in the circuit.
 pub type NodeId = usize;
@@ -56,6 +58,7 @@ pub struct Node {
     late: Vec<LateProbe>,
     /// How far its inputs' event times may be behind the watermark of their tables.
     delay_us: i64,
+    order: Option<Order>,
     /// Runs whenever the clock moved.
     clocked: bool,
     clock_seen: Option<i64>,

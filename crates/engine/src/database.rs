@@ -704,8 +704,9 @@ fn skipped(statement: &Statement) -> Vec<Notice> {
         Statement::Alter {
             name,
             change: Alteration::AddColumn { column, if_not_exists: true },
-            if_exists,
-        } if !if_exists => {
+            if_exists: false,
+            ..
+        } => {
             let message =
                 format!("column \"{}\" of relation \"{name}\" already exists, skipping", column.name);
             vec![Notice { message, hint: None }]

@@ -176,6 +176,9 @@ impl Driver {
                 }
             }
             Entry::Clock(now_us) => {
+                if self.stepper.must_step_before_clock() {
+                    self.step(Tick(offset.0));
+                }
                 self.clocks.push((offset, now_us));
                 self.stepper.feed_clock(now_us);
             }
@@ -400,7 +403,12 @@ impl Driver {
         let count = records.len();
         for (offset, record) in records {
             match record {
-                Past::Clock(now_us) => past.feed_clock(now_us),
+                Past::Clock(now_us) => {
+                    if past.must_step_before_clock() {
+                        step(&mut past, Tick(offset.0))?;
+                    }
+                    past.feed_clock(now_us);
+                }
                 Past::Record(location) => {
                     let record = self.reader.read_at(location).map_err(|e| {
                         SqlError::new(sql::SqlState::IoError, format!("history can't be read: {e}"))

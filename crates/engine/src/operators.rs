@@ -4,6 +4,7 @@
 //! keys, arguments and filters, so that no operator evaluates expressions.
 
 pub mod aggregate;
+pub mod asof_join;
 pub mod constant;
 pub mod hop_aggregate;
 pub mod join;

@@ -9,11 +9,13 @@
 //! state is freed, and what EXPLAIN prints.
 
 mod aggregate;
+mod asof_join;
 mod constant;
 mod explain;
 mod expression;
 mod interval_join;
 mod join;
+mod lookup_join;
 mod lower;
 mod match_recognize;
 mod over;
@@ -31,6 +33,7 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use sql::RelationId;
 
+pub use asof_join::AsofJoinPlan;
 pub use explain::{Freed, Measured, State, explain, explain_measured, unbounded_state, what};
 pub use expression::{MapSpec, evaluate_or_null, physical};
 pub use lower::{LowerOptions, Relations, SourceInfo, lower};
@@ -96,6 +99,7 @@ pub enum PlanKind {
     /// Rows compared with the clock.
     TemporalFilter(Arc<TemporalFilterSpec>),
     Join(Arc<JoinPlan>),
+    AsofJoin(Arc<AsofJoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,
     /// EMIT ON WINDOW CLOSE without aggregation.
@@ -139,6 +143,8 @@ pub struct JoinPlan {
     /// When rows of a side may become late.
     pub grid: Grid,
     pub emit: Emit,
+    /// Left rows meet the right rows of their moment and are forgotten.
+    pub lookup: bool,
 }
 
 /// What the rows of a node promise.

@@ -96,8 +96,10 @@ impl QueryScope {
         catalogs.register_catalog("dev".into(), Arc::new(catalog));
         let mut builder = SessionStateBuilder::new_from_existing(SessionState::clone(&self.base))
             .with_catalog_list(Arc::new(catalogs));
-        let functions = Arc::clone(&self.functions);
-        builder.config().get_or_insert_default().set_extension(functions);
+        let config = builder.config().get_or_insert_default();
+        config.set_extension(Arc::clone(&self.functions));
+        // Binding asks what is known of a table beyond its columns.
+        config.set_extension(Arc::clone(&self.catalog));
         let mut state = builder.build();
         // The time that now() gives in a statement.
         state.mark_start_execution();

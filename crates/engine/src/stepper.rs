@@ -3,6 +3,9 @@
 //! Several records may share a step, and the result must not show it. The one thing that could is lateness: a row is
 //! late against the watermark before *its own record*. So a record with a row that some window would refuse now, but
 //! would not have refused when the step began, starts a new step.
+//!
+//! Where a view asks for it ([`crate::circuit::Order`]), the order of records counts, too: joins that give a left row once,
+//! with the right rows of its moment, get no right row that came after a left one in the same step.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use arrow::array::Array;
 use dataflow::{Tick, ZSet};
 use sql::{RelationId, SqlError, TableDef};
 
-use crate::circuit::{Circuit, StepResult};
+use crate::circuit::{Causes, Circuit, StepResult};
 use crate::record::{Part, RowsEntry, RowsSchema};
 use crate::table::TableState;
 use crate::watermarks::{TableClock, Watermarks};
@@ -22,8 +25,24 @@ pub struct Stepper {
     tables: HashMap<RelationId, Table>,
     pending: HashMap<RelationId, Vec<ZSet>>,
     pending_rows: usize,
+    /// What waits for the next step, also where it changes no row.
+    waiting: Waiting,
     /// Some node may have something to do even without rows: time passed, or a view is new.
     dirty: bool,
+}
+
+/// The records that share the next step.
+#[derive(Default)]
+struct Waiting {
+    tables: BTreeSet<RelationId>,
+    clock: bool,
+}
+
+impl Waiting {
+    fn may_have_caused(&self, causes: &Causes) -> bool {
+        let any = self.clock || !self.tables.is_empty();
+        (causes.any && any) || (causes.clock && self.clock) || !self.tables.is_disjoint(&causes.tables)
+    }
 }
 
 struct Table {
@@ -42,6 +61,7 @@ impl Stepper {
             tables: HashMap::new(),
             pending: HashMap::new(),
             pending_rows: 0,
+            waiting: Waiting::default(),
             dirty: false,
         }
     }
@@ -89,7 +109,23 @@ impl Stepper {
         if !self.has_pending() {
             return false;
         }
-        self.pending_rows >= Self::STEP_ROWS_MAX || entry.parts.iter().any(|part| self.splits(part))
+        self.pending_rows >= Self::STEP_ROWS_MAX
+            || entry.parts.iter().any(|part| self.splits(part))
+            || self.breaks_order(|right| {
+                right.any || entry.parts.iter().any(|part| right.tables.contains(&part.relation))
+            })
+    }
+
+    /// True when a clock record may not join the rows that wait for the next step.
+    pub fn must_step_before_clock(&self) -> bool {
+        self.has_pending() && self.breaks_order(|right| right.any || right.clock)
+    }
+
+    /// True when what comes may change the right side of a join for whose left side something waits already.
+    fn breaks_order(&self, may_change: impl Fn(&Causes) -> bool) -> bool {
+        self.circuit
+            .orders()
+            .any(|order| may_change(&order.right) && self.waiting.may_have_caused(&order.left))
     }
 
     fn splits(&self, part: &Part) -> bool {
@@ -121,6 +157,7 @@ impl Stepper {
         for part in &entry.parts {
             let range = self.event_range(part);
             let Some(table) = self.tables.get_mut(&part.relation) else { continue };
+            self.waiting.tables.insert(part.relation);
             let change = table.state.apply(part).map_err(|e| SqlError::internal(e.to_string()))?;
             self.watermarks.on_rows(part.relation, range.map(|(_, newest)| newest), entry.arrival_us);
             if !change.is_empty() {
@@ -134,6 +171,7 @@ impl Stepper {
 
     pub fn feed_clock(&mut self, now_us: i64) {
         self.watermarks.on_clock(now_us);
+        self.waiting.clock = true;
         self.dirty = true;
     }
 
@@ -147,6 +185,7 @@ impl Stepper {
             changes.insert(relation, change);
         }
         self.pending_rows = 0;
+        self.waiting = Waiting::default();
         self.dirty = false;
         self.watermarks.mark_step();
         let result = self.circuit.step(tick, changes.clone(), &self.watermarks);

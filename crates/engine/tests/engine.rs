@@ -9,6 +9,7 @@ mod engine {
     mod generate_select;
     mod generate_windows;
     mod harness;
+    mod lookup_join;
     mod match_recognize;
     mod nexmark;
     mod oracle;

@@ -1,17 +1,19 @@
 //! SQL without state: dialect, catalog, binding and planning.
 //!
 //! In reading order: errors with position and SQLSTATE, what a statement may be ([`Statement`]),
-//! the parser of the dialect, the catalog, the window table functions, row pattern matching, and the
-//! planner that binds a query with DataFusion.
+//! the parser of the dialect, the catalog, the window table functions, row pattern matching, ASOF joins, and
+//! the planner that binds a query with DataFusion.
 //!
 //! This crate does not know where rows are kept or how views are maintained.
 
 pub mod aggregates;
+pub mod asof_join;
 pub mod catalog;
 pub mod duration;
 pub mod error;
 pub mod functions;
 pub mod functions_sql;
+pub mod lookup_join;
 pub mod match_recognize;
 pub mod parser;
 pub mod planner;
@@ -22,11 +24,13 @@ pub mod types;
 mod walk;
 pub mod window_tvf;
 
+pub use asof_join::AsofJoin;
 pub use catalog::{
     Catalog, Column, IndexDef, OnConflict, RelationId, TableDef, TableOptions, ViewDef, WatermarkDef,
 };
 pub use error::{SqlError, SqlState};
 pub use functions_sql::{FunctionDef, SqlFunctions};
+pub use lookup_join::LookupJoin;
 pub use match_recognize::MatchRecognize;
 pub use parser::{parse, parse_expr, parse_query};
 pub use planner::{

@@ -12,6 +12,7 @@
 //! Invariant: every error of a statement carries a position within the request.
 
 mod alter;
+pub(crate) mod asof_join;
 mod commands;
 mod copy;
 mod create_table;

@@ -5,6 +5,7 @@
 //!                                                          \--> optimize_for_streaming: the engine lowers it
 //! ```
 
+mod asof_join;
 mod checked;
 mod compatibility;
 mod definitions;
@@ -25,6 +26,8 @@ mod streaming;
 mod subqueries;
 #[cfg(test)]
 mod tests;
+mod using;
+mod values;
 
 use std::sync::Arc;
 
@@ -51,12 +54,16 @@ pub use self::errors::from_datafusion;
 pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
+use crate::asof_join::AsofJoinPlanner;
 use crate::functions_sql::SqlFunctions;
+use crate::lookup_join::PlainLookups;
 use crate::match_recognize::MatchRecognizePlanner;
 use crate::session_tvf::SessionTvfPlanner;
 use crate::types::DialectTypes;
 use crate::window_tvf::WindowTvfPlanner;
-use crate::{DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, aggregates, functions, suggest};
+use crate::{
+    Catalog, DEFAULT_DATABASE, DEFAULT_SCHEMA, Result, SqlError, SqlState, aggregates, functions, suggest,
+};
 
 /// What a session's planner needs to know.
 #[derive(Clone, Debug)]
@@ -95,9 +102,11 @@ pub fn session_state(config: &PlannerConfig) -> SessionState {
         .with_relation_planners(vec![
             Arc::new(relations::WindowRelations),
             Arc::new(match_recognize::MatchRelations),
+            Arc::new(asof_join::AsofRelations),
         ])
         .with_type_planner(Arc::new(DialectTypes))
         .with_query_planner(Arc::new(BatchPlanner))
+        .with_optimizer_rule(Arc::new(PlainLookups))
         .with_analyzer_rule(Arc::new(checked::ConstantArithmetic));
     // Ours come before DataFusion's planners and, by name, replace its functions.
     builder.expr_planners().get_or_insert_with(Vec::new).insert(0, Arc::new(functions::JsonOperators));
@@ -136,8 +145,11 @@ pub async fn bind_statement(
     if compatibility::mentions_catalogs(sql) {
         compatibility::rewrite(&mut statement);
     }
-    relations::prepare(&mut statement).map_err(|error| from_datafusion(error, sql))?;
+    let catalog = state.config().get_extension::<Catalog>();
+    let prepared = relations::prepare(&mut statement, catalog.as_deref());
+    prepared.map_err(|error| from_datafusion(error, sql))?;
     let bound = state.statement_to_plan(PlannerStatement::Statement(Box::new(statement))).await;
+    let bound = bound.and_then(|plan| asof_join::rewrite(plan, state));
     let bound = bound.and_then(parameters::type_parameters).and_then(set_operations::rewrite);
     let bound = bound.and_then(subqueries::rewrite);
     match bound.and_then(rewrites::rewrite).and_then(lateral::rewrite).and_then(json_marks::mark) {
@@ -215,6 +227,7 @@ impl QueryPlanner for BatchPlanner {
             Arc::new(WindowTvfPlanner),
             Arc::new(MatchRecognizePlanner),
             Arc::new(SessionTvfPlanner),
+            Arc::new(AsofJoinPlanner),
         ])
         .create_physical_plan(logical_plan, session)
         .await?;

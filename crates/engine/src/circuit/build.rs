@@ -13,6 +13,7 @@ use sql::RelationId;
 use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
+use crate::operators::asof_join::{AsofJoin, AsofJoinSpec};
 use crate::operators::constant::Constant;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
@@ -128,6 +129,7 @@ impl Circuit {
         let level = inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
         let failed = inputs.iter().find_map(|i| self.node(*i).failed.clone());
         let late = late_probes(plan);
+        let order = self.order_of(&plan.kind, &inputs);
         let delay_us = inputs.iter().map(|i| self.node(*i).plan.properties.delay_us).max().unwrap_or(0);
         // Operators without windows see no watermark: nothing of theirs depends on it.
         let group = (!late.is_empty()).then(|| watermarks.group(&plan.properties.watermarks));
@@ -148,6 +150,7 @@ impl Circuit {
             watermark: Watermark::MIN,
             late,
             delay_us,
+            order,
             clocked: matches!(plan.kind, PlanKind::TemporalFilter(_)),
             clock_seen: None,
             level,
@@ -217,6 +220,26 @@ impl Circuit {
                         null_equals_null: spec.null_equals_null,
                         residual: spec.residual.as_ref().map(residual),
                         time: spec.time,
+                        emit: spec.emit,
+                        lookup: spec.lookup,
+                        output: Arc::clone(&plan.schema),
+                    })?))
+                })?
+            }
+            PlanKind::AsofJoin(spec) => {
+                let keys = vec![
+                    spec.on.iter().map(|(l, _)| *l).collect(),
+                    spec.on.iter().map(|(_, r)| *r).collect(),
+                ];
+                self.sharded(keys, || {
+                    Ok(Box::new(AsofJoin::new(AsofJoinSpec {
+                        left: Arc::clone(&inputs[0]),
+                        right: Arc::clone(&inputs[1]),
+                        on: spec.on.clone(),
+                        time: spec.time,
+                        comparison: spec.comparison,
+                        outer: spec.outer,
+                        late: spec.late,
                         emit: spec.emit,
                         output: Arc::clone(&plan.schema),
                     })?))
@@ -327,6 +350,10 @@ fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {
             add_us: 0,
             allowed_lateness_us: hop.allowed_lateness_us,
         }],
+        PlanKind::AsofJoin(spec) => {
+            let sides = spec.late.iter().flatten().enumerate();
+            sides.map(|(port, expiry)| LateProbe::expiry(port, *expiry)).collect()
+        }
         PlanKind::Join(spec) => {
             let sides = spec.time.iter().enumerate();
             sides.filter_map(|(port, time)| Some(LateProbe::expiry(port, time.late?))).collect()

@@ -110,6 +110,8 @@ pub struct JoinSpec {
     pub time: [JoinSideTime; 2],
     /// With `OnClose`, rows without partner wait until none can come.
     pub emit: Emit,
+    /// Left rows meet the right rows that are there when they come, and are forgotten. Inner and left joins only.
+    pub lookup: bool,
     /// Left columns, then right columns; for semi and anti the left ones; for mark the left ones and a boolean.
     pub output: SchemaRef,
 }
@@ -120,6 +122,7 @@ pub struct Join {
     null_equals_null: bool,
     residual: Option<Residual>,
     emit: Emit,
+    lookup: bool,
     /// Left columns, then right columns: what the residual sees.
     joined: SchemaRef,
     output: SchemaRef,
@@ -161,6 +164,7 @@ impl Join {
             null_equals_null: spec.null_equals_null,
             residual: spec.residual,
             emit: spec.emit,
+            lookup: spec.lookup,
             joined: Arc::new(arrow::datatypes::Schema::new(fields)),
             output: spec.output,
         })
@@ -183,6 +187,9 @@ impl Join {
         }
         let delta = Delta::new(&change, &self.sides[port].key, &self.key_codec, self.null_equals_null)?;
         let counting = self.residual.is_some() && self.kind != JoinKind::Inner;
+        if self.lookup {
+            return self.look_up(&delta, port, counting, ctx, out);
+        }
         if counting {
             let partners = self.count_partners(&delta, port, ctx, out)?;
             self.give_changed(&delta, port, |row| partners.of_changed[row] > 0, out)?;
@@ -196,6 +203,26 @@ impl Join {
             let turned = self.remember_by_key(&delta, port)?;
             self.give_turned_keys(&delta, 1 - port, &turned, out)
         }
+    }
+
+    /// Gives left rows with the right rows of now; remembers right rows.
+    fn look_up(
+        &mut self,
+        delta: &Delta<'_>,
+        port: usize,
+        counting: bool,
+        ctx: &mut StepContext,
+        out: &mut Output,
+    ) -> Result<()> {
+        if port == 1 {
+            return self.sides[1].remember(delta, None);
+        }
+        if counting {
+            let partners = self.count_partners(delta, 0, ctx, out)?;
+            return self.give_changed(delta, 0, |row| partners.of_changed[row] > 0, out);
+        }
+        self.pair(delta, 0, ctx, out)?;
+        self.give_by_key(delta, 0, out)
     }
 
     /// True when rows of this side without partner are given only when they can have none any more.
@@ -226,7 +253,7 @@ impl Join {
 }
 
 /// The rows of a change whose partners are not gone.
-fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
+pub(super) fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
     if ctx.watermark_before == Watermark::MIN || change.is_empty() {
         return Ok(change.clone());
     }
@@ -254,8 +281,9 @@ impl Operator for Join {
             return Err(Error::Operator(format!("join takes two inputs, not {}", inputs.len())));
         }
         let mut out = Output::new();
-        for (port, change) in inputs.iter().enumerate() {
-            self.take_change(port, change, ctx, &mut out)?;
+        // A lookup sees the right side's rows of the same step.
+        for port in if self.lookup { [1, 0] } else { [0, 1] } {
+            self.take_change(port, &inputs[port], ctx, &mut out)?;
         }
         if ctx.watermark != ctx.watermark_before {
             self.drop_expired(ctx.watermark, &mut out)?;

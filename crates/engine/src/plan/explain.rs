@@ -188,8 +188,12 @@ pub fn what(node: &PlanNode) -> String {
             if let Some(residual) = &spec.residual {
                 let _ = write!(text, " filter=[{residual}]");
             }
+            if spec.lookup {
+                return format!("lookup {text} emit=once");
+            }
             text
         }
+        PlanKind::AsofJoin(spec) => super::asof_join::what(spec, node),
         PlanKind::MatchRecognize(spec) => super::match_recognize::describe(spec),
         PlanKind::TemporalFilter(spec) => {
             let operator = match spec.side {
@@ -265,6 +269,10 @@ pub fn state(plan: &StreamPlan, index: usize) -> Option<State> {
             },
             freed: Freed::ByClock,
         },
+        PlanKind::Join(spec) if spec.lookup => {
+            State { keeps: "the rows of the right input".to_string(), freed: Freed::ByDeletes }
+        }
+        PlanKind::AsofJoin(spec) => super::asof_join::state(spec),
         PlanKind::Join(spec) => match (spec.time[0].drop, spec.time[1].drop) {
             (Some(left), Some(right)) if left.add_us == 0 && right.add_us == 0 => State {
                 keeps: "the rows of both inputs of open windows".to_string(),
@@ -305,6 +313,12 @@ impl Unbounded {
             "join" => {
                 "say in the join condition how far apart in event time two rows may be, or equate the bounds of windows of both sides"
             }
+            "lookup join" => {
+                "give the right table a PRIMARY KEY and leave APPEND ONLY out, so that it holds one row per key"
+            }
+            "asof join" => {
+                "declare WATERMARK FOR the compared columns, and APPEND ONLY, on the tables of both sides"
+            }
             "window function" => {
                 "partition by the bounds of a window of a column with a WATERMARK, or order by that column and add EMIT ON WINDOW CLOSE"
             }
@@ -325,23 +339,32 @@ impl Unbounded {
 
 /// Operators of the plan that keep state by key over append-only input, with nothing that frees it.
 pub fn unbounded_state(plan: &StreamPlan) -> Vec<Unbounded> {
+    // The inputs whose rows are kept, and never deleted.
+    let growing = |index: usize| {
+        let node = &plan.nodes[index];
+        let kept = match &node.kind {
+            PlanKind::Join(spec) if spec.lookup => &node.inputs[1..],
+            _ => &node.inputs[..],
+        };
+        kept.iter().copied().filter(|input| plan.nodes[*input].properties.append_only)
+    };
     let grows = |index: &usize| {
-        let inputs = &plan.nodes[*index].inputs;
         state(plan, *index).is_some_and(|state| state.freed == Freed::ByDeletes)
-            && inputs.iter().any(|input| plan.nodes[*input].properties.append_only)
+            && growing(*index).next().is_some()
     };
     let describe = |index: usize| {
         let node = &plan.nodes[index];
         let operator = match &node.kind {
+            PlanKind::Join(spec) if spec.lookup => "lookup join",
             PlanKind::Join(_) => "join",
+            PlanKind::AsofJoin(_) => "asof join",
             PlanKind::TopN(_) => "top-n",
             PlanKind::Over(_) => "window function",
             PlanKind::MatchRecognize(_) => "pattern",
             _ => "aggregate",
         };
         let mut sources = Vec::new();
-        let inputs = node.inputs.iter().filter(|input| plan.nodes[**input].properties.append_only);
-        inputs.for_each(|input| append_only_sources(plan, *input, &mut sources));
+        growing(index).for_each(|input| append_only_sources(plan, input, &mut sources));
         Some(Unbounded { operator, keeps: state(plan, index)?.keeps, sources })
     };
     (0..plan.nodes.len()).filter(grows).filter_map(describe).collect()

@@ -175,6 +175,7 @@ impl Lowering<'_> {
             time: sides,
             grid: time.as_ref().map_or(Grid::POINT, |t| t.grid),
             emit,
+            lookup: false,
         };
         let node = self.add(
             PlanKind::Join(Arc::new(plan)),

@@ -10,7 +10,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use sql::session_tvf::SessionTvf;
 use sql::window_tvf::WindowTvf;
-use sql::{MatchRecognize, RelationId, SqlError};
+use sql::{AsofJoin, LookupJoin, MatchRecognize, RelationId, SqlError};
 
 use super::{MapSpec, NodeIndex, PlanKind, PlanNode, Properties, StreamPlan, TimeKind, physical};
 use crate::operators::{Emit, Expiry};
@@ -129,6 +129,10 @@ impl<'a> Lowering<'a> {
                     self.match_recognize(pattern)
                 } else if let Some(session) = SessionTvf::from_extension(extension) {
                     self.session_tvf(session)
+                } else if let Some(join) = AsofJoin::from_extension(extension) {
+                    self.asof_join(join)
+                } else if let Some(join) = LookupJoin::from_extension(extension) {
+                    self.lookup_join(join)
                 } else {
                     Err(unsupported(extension.node.name()))
                 }

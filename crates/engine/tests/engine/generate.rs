@@ -320,7 +320,7 @@ impl Table {
             _ => "l.k = r.k".to_string(),
         };
         let filter = if rng.bool() { format!(" AND {}", self.condition(rng)) } else { String::new() };
-        match rng.u8(..9) {
+        match rng.u8(..12) {
             kind @ 0..=3 => {
                 let kind = ["LEFT", "RIGHT", "FULL", "INNER"][kind as usize];
                 // Not every predicate can be asked of a full join by the batch engine's planner.
@@ -341,6 +341,7 @@ impl Table {
                 let y = ["k % 5", "NULLIF(k % 5, 4)", "k % 5 + NULLIF(k, 3) - k"][rng.usize(..3)];
                 format!("SELECT k, {mine} FROM {t} WHERE {x} {not}IN (SELECT {y} FROM {u}{some}){filter}")
             }
+            9.. => self.asof_join(other, rng),
             7 => format!(
                 "SELECT l.k, r.k AS other FROM {t} l CROSS JOIN (SELECT DISTINCT k FROM {u}) r WHERE l.k <= 4"
             ),
@@ -348,5 +349,28 @@ impl Table {
                 "SELECT k, {mine} FROM {t} l WHERE k = 3 OR EXISTS (SELECT 1 FROM {u} r WHERE r.k = l.k AND r.{theirs} IS NOT NULL)"
             ),
         }
+    }
+
+    /// Each row beside the nearest one of the other table, by columns of one type.
+    fn asof_join(&self, other: &Table, rng: &mut Rng) -> String {
+        let mut pairs = vec![("k", "k")];
+        for (mine, kind) in self.columns.iter().filter(|(_, k)| !matches!(k, Kind::Text | Kind::Boolean)) {
+            let theirs = other.columns.iter().filter(|(_, other)| other == kind);
+            pairs.extend(theirs.map(|(theirs, _)| (mine.as_str(), theirs.as_str())));
+        }
+        if self.events && other.events {
+            pairs.extend([("ts", "ts"); 4]);
+        }
+        let (mine, theirs) = pairs[rng.usize(..pairs.len())];
+        let key = ["l.k = r.k AND ", "l.k % 3 = r.k % 3 AND ", "NULLIF(l.k, 2) = NULLIF(r.k, 3) AND ", ""];
+        let key = key[rng.usize(..key.len())];
+        let kind = ["ASOF JOIN", "ASOF LEFT JOIN"][rng.usize(..2)];
+        let operator = [">=", ">", "<=", "<"][rng.usize(..4)];
+        let (x, y) = (&self.columns[0].0, &other.columns[0].0);
+        let filter = if rng.u8(..3) == 0 { " WHERE l.k <> 5" } else { "" };
+        format!(
+            "SELECT l.k AS a, l.{x} AS x, r.k AS b, r.{y} AS y FROM {} l {kind} {} r ON {key}l.{mine} {operator} r.{theirs}{filter}",
+            self.name, other.name
+        )
     }
 }

@@ -415,9 +415,14 @@ fn refused_by_name() {
         ("COMMIT PREPARED 'x'", "COMMIT PREPARED is not supported"),
         ("SELECT 1 INTO t", "SELECT INTO is not supported"),
         ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "INSERT ... ON CONFLICT is not supported"),
+        ("SELECT * FROM a ASOF FULL JOIN b ON a.k >= b.k", "ASOF FULL JOIN is not supported"),
         (
-            "SELECT * FROM a JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON a.k = b.k",
-            "FOR SYSTEM_TIME AS OF is not supported in this version",
+            "SELECT * FROM a RIGHT JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON a.k = b.k",
+            "RIGHT JOIN with FOR SYSTEM_TIME AS OF is not supported",
+        ),
+        (
+            "SELECT * FROM a FOR SYSTEM_TIME AS OF '2024-01-01'",
+            "FOR SYSTEM_TIME AS OF is supported after the right table of a JOIN only",
         ),
         ("EXPLAIN (FORMAT json) SELECT 1", "EXPLAIN format other than TEXT is not supported"),
     ];

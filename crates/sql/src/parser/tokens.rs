@@ -139,12 +139,13 @@ pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> boo
 }
 
 /// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` into `TUMBLE(t, ts, ...)`, and so for
-/// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`; and the frame
-/// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows.
+/// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`; the frame
+/// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows; and joins by time into the one that
+/// sqlparser knows.
 ///
 /// # Errors
 ///
-/// Temporal joins: they come with a later version.
+/// Joins by time that do not exist.
 pub(crate) fn rewrite_query(
     tokens: Vec<TokenWithSpan>,
     positions: &Positions<'_>,
@@ -156,16 +157,10 @@ pub(crate) fn rewrite_query(
     let token_at = |at: usize, token: Token| tokens.get(at).is_some_and(|found| found.token == token);
 
     for at in 0..tokens.len() {
-        let refused = |what: &str| {
-            Err(SqlError::unsupported(format!("{what} is not supported in this version"))
-                .at(positions.character(tokens[at].span.start)))
-        };
         if token_at(at, Token::Mul) && aliased_wildcard(&tokens, at) {
             return Err(super::errors::near(&tokens, at + 1, positions));
         }
-        if word_at(at, "FOR") && word_at(at + 1, "SYSTEM_TIME") {
-            return refused("FOR SYSTEM_TIME AS OF");
-        }
+        super::asof_join::rewrite(&tokens, at, positions, &mut instead)?;
         if word_at(at, "SESSION") && token_at(at + 1, Token::LParen) {
             rewrite_session_keys(&tokens, at + 1, &mut instead);
         }

@@ -13,15 +13,15 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, JoinOperator, ObjectName, ObjectNamePart, Spanned, TableFactor,
-    VisitorMut,
+    self, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
+use super::using::Names;
 use crate::session_tvf::SessionTvf;
 use crate::types::name_of;
 use crate::window_tvf::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
-use crate::{SqlError, SqlState, duration};
+use crate::{Catalog, SqlError, SqlState, duration};
 
 #[derive(Clone, Copy)]
 enum Function {
@@ -63,8 +63,9 @@ impl Function {
 /// # Errors
 ///
 /// Relations and joins that we do not have, by name.
-pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
-    match walk(statement, &mut Preparation) {
+pub(super) fn prepare(statement: &mut ast::Statement, catalog: Option<&Catalog>) -> Result<()> {
+    let names = Names { catalog, queries: Vec::new() };
+    match walk(statement, &mut Preparation { names }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -72,19 +73,24 @@ pub(super) fn prepare(statement: &mut ast::Statement) -> Result<()> {
 
 /// [`prepare`] for an expression that stands alone: DEFAULT, CHECK, a generated column.
 pub(super) fn prepare_expr(expr: &mut ast::Expr) -> Result<()> {
-    match walk(expr, &mut Preparation) {
+    match walk(expr, &mut Preparation { names: Names::default() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-struct Preparation;
+struct Preparation<'a> {
+    names: Names<'a>,
+}
 
-impl VisitorMut for Preparation {
+impl VisitorMut for Preparation<'_> {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<DataFusionError> {
         super::set_returning::rewrite_relation(relation);
+        if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
+            super::asof_join::nest_inside(table_with_joins);
+        }
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. }
@@ -120,7 +126,10 @@ impl VisitorMut for Preparation {
     }
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
-        match super::rewrites::mark_query(query) {
+        self.names.add_queries(query);
+        super::values::agree(&mut query.body);
+        match super::rewrites::mark_query(query).and_then(|()| super::using::merge_order(query, &self.names))
+        {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
@@ -153,12 +162,10 @@ impl VisitorMut for Preparation {
     }
 
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<DataFusionError> {
-        for join in select.from.iter().flat_map(|table| &table.joins) {
-            if matches!(join.join_operator, JoinOperator::AsOf { .. }) {
-                let error = SqlError::unsupported("ASOF JOIN is not supported in this version");
-                return ControlFlow::Break(located(error, join.relation.span()));
-            }
+        if let Err(error) = super::using::merge(select, &self.names) {
+            return ControlFlow::Break(error);
         }
+        select.from.iter_mut().for_each(super::asof_join::nest);
         super::set_returning::rewrite_select(select);
         ControlFlow::Continue(())
     }

@@ -42,6 +42,12 @@ pub(super) fn markers() -> Vec<Arc<ScalarUDF>> {
     [number, session].into_iter().map(|marker| Arc::new(ScalarUDF::new_from_impl(marker))).collect()
 }
 
+/// A call of a marker function.
+pub(super) fn marked(name: &'static str, args: Vec<Expr>) -> Expr {
+    let marker = Marker { name, signature: Signature::variadic_any(Volatility::Immutable) };
+    Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(marker)), args })
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Marker {
     name: &'static str,
@@ -66,7 +72,7 @@ impl ScalarUDFImpl for Marker {
     }
 }
 
-fn call(name: &str, arguments: Vec<ast::Expr>) -> crate::Result<ast::Expr> {
+pub(super) fn call(name: &str, arguments: Vec<ast::Expr>) -> crate::Result<ast::Expr> {
     // Built from text because the tree has many fields that say nothing.
     let placeholders = vec!["0"; arguments.len()].join(", ");
     let mut expr = crate::parse_expr(&format!("{name}({placeholders})"))?;

@@ -34,6 +34,7 @@ fn join_of(kind: JoinKind, on: bool, null_equals_null: bool, residual: Option<Re
         residual,
         time: Default::default(),
         emit: Emit::Updating,
+        lookup: false,
         output: output_of(kind),
     })
     .unwrap()

@@ -36,6 +36,7 @@ fn interval_join(kind: JoinKind, from: i64, to: i64, emit: Emit) -> Join {
             JoinSideTime { late: Some(expiry(1)), drop: Some(expiry(1 + to)) },
         ],
         emit,
+        lookup: false,
         output: if kind.gives_pairs() { Arc::new(Schema::new(fields)) } else { schema("l") },
     })
     .unwrap()
