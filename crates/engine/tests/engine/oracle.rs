@@ -63,10 +63,37 @@ fn run_case(seed: u64) {
         harness.run("FLUSH");
         for (name, query) in &views {
             let (view, batch) = (harness.run(&format!("SELECT * FROM {name}")), harness.run(query));
-            assert_eq!(view, batch, "seed {seed}, round {round}, view {name}: {query}");
+            if !agree(&view, &batch) {
+                assert_eq!(view, batch, "seed {seed}, round {round}, view {name}: {query}");
+            }
         }
         let status = harness.database().status();
         let suspended: Vec<_> = status.views.iter().filter(|(_, v)| v.suspended.is_some()).collect();
         assert!(suspended.is_empty(), "seed {seed}: {suspended:?}");
     }
+}
+
+/// Equal rows, up to the last digits of floating-point numbers: those are printed rounded, and two sums of the same
+/// numbers may lie on both sides of where the rounding turns.
+fn agree(left: &[String], right: &[String]) -> bool {
+    let near = |a: &str, b: &str| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) if a.contains('e') => (x - y).abs() <= 1e-8 * x.abs().max(y.abs()),
+        _ => false,
+    };
+    let same = |a: &String, b: &String| {
+        a == b
+            || a.split(" | ").count() == b.split(" | ").count()
+                && a.split(" | ").zip(b.split(" | ")).all(|(a, b)| a == b || near(a, b))
+    };
+    left.len() == right.len() && left.iter().zip(right).all(|(a, b)| same(a, b))
+}
+
+#[test]
+fn only_last_digits_may_differ() {
+    let rows = |row: &str| vec![row.to_string()];
+    assert!(agree(&rows("a | 4.608398438e0"), &rows("a | 4.608398437e0")));
+    assert!(!agree(&rows("a | 4.608398438e0"), &rows("a | 4.608398537e0")));
+    assert!(!agree(&rows("a | 46083984370000"), &rows("a | 46083984370001")));
+    assert!(!agree(&rows("a | 1.000000000e0"), &rows("a | NULL")));
+    assert!(!agree(&rows("a"), &[]));
 }
