@@ -264,7 +264,7 @@ fn a_pattern_with_too_many_ways_stops_its_view_and_nothing_else() {
 fn the_examples_of_the_docs_run() {
     let db = Harness::new(1);
     // Run once more here, because of what they say about rows.
-    let page = include_str!("../../../../docs/reference/pattern-matching.md");
+    let page = include_str!("../../../../docs/sql/pattern-matching.md");
     let examples: Vec<&str> =
         page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 3);

@@ -68,9 +68,6 @@ pub fn run(arguments: &[String]) -> Result {
         "updating" => false,
         other => return Err(Failure::usage(format!("--emit is close or updating, not {other}"))),
     };
-    // Views have no such join yet, nor do Flink's files: both sides are measured with the plain one, which gives the same
-    // rows as long as the small table does not change.
-    let query = query.replace(" FOR SYSTEM_TIME AS OF PROCTIME()", "");
     let mut engine = Transient::new(workers);
     engine.define(TABLES).map_err(failed)?;
     let emit = if on_close { " EMIT ON WINDOW CLOSE" } else { "" };

@@ -2,7 +2,8 @@
 //!
 //! A query is stopped by dropping its stream, which takes effect when the stream is asked for its next row. A join whose
 //! condition no pair meets never comes back to be asked: it would go on for hours after its client has left. So the
-//! conditions of joins look, once per batch of pairs, at a flag that is set when nobody waits any more.
+//! conditions of joins look, once per batch of pairs, at a flag that is set when nobody waits any more. A join that has
+//! rows to give without end, to an aggregate that never asks for others, comes back after some batches instead.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -16,8 +17,12 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
-use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder};
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
+};
+use datafusion::physical_plan::unnest::UnnestExec;
 
 /// The flag of one query: given to its session state as an extension before it is planned, set when it is to end.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +42,7 @@ impl QueryStop {
     }
 }
 
-/// The plan whose joins end when `stop` is set.
+/// The plan whose joins end when `stop` is set, or when it is dropped.
 pub(super) fn stoppable(plan: Arc<dyn ExecutionPlan>, stop: &QueryStop) -> Result<Arc<dyn ExecutionPlan>> {
     let watched = |filter: &JoinFilter| {
         let expression = Watched { inner: Arc::clone(filter.expression()), stop: stop.clone() };
@@ -49,16 +54,28 @@ pub(super) fn stoppable(plan: Arc<dyn ExecutionPlan>, stop: &QueryStop) -> Resul
         {
             let filter = Some(watched(filter));
             let join = NestedLoopJoinExecBuilder::from(join).with_filter(filter).build()?;
-            return Ok(Transformed::yes(Arc::new(join) as Arc<dyn ExecutionPlan>));
+            return Ok(yielding(Arc::new(join)));
         }
         if let Some(join) = node.downcast_ref::<HashJoinExec>()
             && let Some(filter) = join.filter()
         {
-            return Ok(Transformed::yes(join.builder().with_filter(Some(watched(filter))).build_exec()?));
+            return Ok(yielding(join.builder().with_filter(Some(watched(filter))).build_exec()?));
+        }
+        // Each makes many rows of one.
+        if node.is::<HashJoinExec>()
+            || node.is::<NestedLoopJoinExec>()
+            || node.is::<CrossJoinExec>()
+            || node.is::<UnnestExec>()
+        {
+            return Ok(yielding(node));
         }
         Ok(Transformed::no(node))
     })?;
     Ok(plan.data)
+}
+
+fn yielding(node: Arc<dyn ExecutionPlan>) -> Transformed<Arc<dyn ExecutionPlan>> {
+    Transformed::yes(Arc::new(CooperativeExec::new(node)))
 }
 
 /// A condition that is not evaluated any more once its query is stopped.
