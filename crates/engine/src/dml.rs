@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -449,7 +449,14 @@ fn cast_to(values: &ArrayRef, column: &sql::Column) -> Result<ArrayRef, SqlError
         return Ok(Arc::clone(values));
     }
     let options = CastOptions { safe: false, ..Default::default() };
-    cast_with_options(values, &column.data_type, &options).map_err(|e| {
+    let texts = matches!(column.data_type, DataType::Timestamp(_, _))
+        .then(|| values.as_string_opt::<i32>())
+        .flatten();
+    let whole: Option<ArrayRef> = texts.map(|texts| {
+        let text = |text: &str| sql::types::with_seconds(text).unwrap_or_else(|| text.to_string());
+        Arc::new(texts.iter().map(|value| value.map(text)).collect::<StringArray>()) as ArrayRef
+    });
+    cast_with_options(whole.as_ref().unwrap_or(values), &column.data_type, &options).map_err(|e| {
         let text = e.to_string();
         let state =
             if text.contains("overflow") || text.contains("out of range") || text.contains("precision") {

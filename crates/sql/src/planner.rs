@@ -10,6 +10,7 @@ mod checked;
 mod compatibility;
 mod definitions;
 mod errors;
+mod gap_fill;
 mod grouping_sets;
 mod json_marks;
 mod lateral;

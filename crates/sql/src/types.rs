@@ -244,6 +244,15 @@ fn holds_text(data_type: &DataType) -> bool {
     }
 }
 
+/// `2021-01-01 10:00`, also with a zone, as `2021-01-01 10:00:00`: Arrow wants the seconds. `None` for other texts.
+pub fn with_seconds(text: &str) -> Option<String> {
+    let clock = text.as_bytes().get(10..16)?;
+    let is_time = matches!(clock, [b' ' | b'T' | b't', h1, h2, b':', m1, m2] if [h1, h2, m1, m2].iter().all(|d| d.is_ascii_digit()));
+    let (time, zone) = text.split_at_checked(16)?;
+    let is_whole = !zone.starts_with([':', '.']) && !zone.starts_with(|c: char| c.is_ascii_digit());
+    (is_time && is_whole && time.as_bytes()[4] == b'-').then(|| format!("{time}:00{zone}"))
+}
+
 /// Gives casts inside queries the same types as column definitions.
 #[derive(Debug)]
 pub(crate) struct DialectTypes;

@@ -320,7 +320,12 @@ impl Table {
             _ => "l.k = r.k".to_string(),
         };
         let filter = if rng.bool() { format!(" AND {}", self.condition(rng)) } else { String::new() };
-        match rng.u8(..12) {
+        match rng.u8(..15) {
+            12 => {
+                let kind = ["LEFT", "RIGHT", "FULL", "INNER"][rng.usize(..4)];
+                format!("SELECT k, l.{mine} AS x, r.{theirs} AS y FROM {t} l {kind} JOIN {u} r USING (k)")
+            }
+            13.. => self.gap_fill(rng).unwrap_or_else(|| self.asof_join(other, rng)),
             kind @ 0..=3 => {
                 let kind = ["LEFT", "RIGHT", "FULL", "INNER"][kind as usize];
                 // Not every predicate can be asked of a full join by the batch engine's planner.
@@ -341,7 +346,7 @@ impl Table {
                 let y = ["k % 5", "NULLIF(k % 5, 4)", "k % 5 + NULLIF(k, 3) - k"][rng.usize(..3)];
                 format!("SELECT k, {mine} FROM {t} WHERE {x} {not}IN (SELECT {y} FROM {u}{some}){filter}")
             }
-            9.. => self.asof_join(other, rng),
+            9..=11 => self.asof_join(other, rng),
             7 => format!(
                 "SELECT l.k, r.k AS other FROM {t} l CROSS JOIN (SELECT DISTINCT k FROM {u}) r WHERE l.k <= 4"
             ),
@@ -349,6 +354,26 @@ impl Table {
                 "SELECT k, {mine} FROM {t} l WHERE k = 3 OR EXISTS (SELECT 1 FROM {u} r WHERE r.k = l.k AND r.{theirs} IS NOT NULL)"
             ),
         }
+    }
+
+    /// A row for every step between two rows, by a column of times.
+    fn gap_fill(&self, rng: &mut Rng) -> Option<String> {
+        let mut times = self.columns.iter().filter(|(_, k)| *k == Kind::Time).map(|(name, _)| name.as_str());
+        let time = if self.events && rng.bool() { Some("ts") } else { times.next() }?;
+        let partition = ["", " PARTITION BY k"][rng.usize(..2)];
+        let mut fills = String::new();
+        for (name, kind) in self.columns.iter().filter(|(name, _)| name != time) {
+            match rng.u8(..3) {
+                0 => fills.push_str(&format!(", LOCF({name})")),
+                1 if kind.is_number() => fills.push_str(&format!(", INTERPOLATE({name})")),
+                _ => {}
+            }
+        }
+        let seconds = [40, 300][rng.usize(..2)];
+        Some(format!(
+            "SELECT * FROM GAP_FILL({}{partition}, {time}, INTERVAL '{seconds} seconds'{fills})",
+            self.name
+        ))
     }
 
     /// Each row beside the nearest one of the other table, by columns of one type.

@@ -17,7 +17,7 @@ use crate::walk::{for_each_expr, walk};
 use crate::{DEFAULT_SCHEMA, Result, SqlError, SqlState};
 
 /// Functions whose first argument is a relation.
-const WINDOW_FUNCTIONS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
+const WINDOW_FUNCTIONS: [&str; 5] = ["tumble", "hop", "cumulate", "session", "gap_fill"];
 
 /// The query with another relation in the place of `from`; `None` when it does not read it.
 ///

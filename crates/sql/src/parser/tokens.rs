@@ -139,7 +139,7 @@ pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> boo
 }
 
 /// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` into `TUMBLE(t, ts, ...)`, and so for
-/// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`; the frame
+/// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`, and GAP_FILL likewise; the frame
 /// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows; and joins by time into the one that
 /// sqlparser knows.
 ///
@@ -161,8 +161,8 @@ pub(crate) fn rewrite_query(
             return Err(super::errors::near(&tokens, at + 1, positions));
         }
         super::asof_join::rewrite(&tokens, at, positions, &mut instead)?;
-        if word_at(at, "SESSION") && token_at(at + 1, Token::LParen) {
-            rewrite_session_keys(&tokens, at + 1, &mut instead);
+        if (word_at(at, "SESSION") || word_at(at, "GAP_FILL")) && token_at(at + 1, Token::LParen) {
+            rewrite_keys(&tokens, at + 1, &mut instead);
         }
         if word_at(at, "SESSION") && word_at(at + 1, "WITH") && word_at(at + 2, "GAP") {
             rewrite_session_frame(&tokens, at, &mut instead);
@@ -206,8 +206,8 @@ pub(crate) fn rewrite_query(
     Ok(rewritten)
 }
 
-/// `SESSION(t PARTITION BY a, b, ...`: the keys become arguments after the table.
-fn rewrite_session_keys(tokens: &[TokenWithSpan], open: usize, instead: &mut [Option<Vec<Token>>]) {
+/// `SESSION(t PARTITION BY a, b, ...`, and so `GAP_FILL`: the keys become arguments after the table.
+fn rewrite_keys(tokens: &[TokenWithSpan], open: usize, instead: &mut [Option<Vec<Token>>]) {
     let Some(close) = closing(tokens, open) else { return };
     let mut depth = 0usize;
     for at in open + 1..close {

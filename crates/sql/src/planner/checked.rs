@@ -11,13 +11,15 @@ use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{BinaryExpr as LogicalBinary, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr as LogicalBinary, Cast, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+
+use crate::types::with_seconds;
 
 fn can_overflow(op: Operator) -> bool {
     matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
@@ -74,7 +76,7 @@ fn has_arithmetic(expr: &Arc<dyn PhysicalExpr>) -> bool {
         .unwrap_or(true)
 }
 
-/// Computes `+`, `-` and `*` of integer constants, with overflow as an error.
+/// Computes `+`, `-` and `*` of integer constants, with overflow as an error; gives constant times their seconds.
 #[derive(Debug)]
 pub(super) struct ConstantArithmetic;
 
@@ -116,6 +118,21 @@ fn fold(expr: Expr) -> Result<Transformed<Expr>> {
                 }
                 _ => None,
             }
+        }
+        Expr::Cast(cast) if matches!(cast.field.data_type(), DataType::Timestamp(_, _)) => {
+            return Ok(match cast.expr.as_ref() {
+                Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => match with_seconds(text) {
+                    Some(text) => {
+                        let literal = Expr::Literal(ScalarValue::Utf8(Some(text)), metadata.clone());
+                        Transformed::yes(Expr::Cast(Cast::new_from_field(
+                            Box::new(literal),
+                            Arc::clone(&cast.field),
+                        )))
+                    }
+                    None => Transformed::no(expr),
+                },
+                _ => Transformed::no(expr),
+            });
         }
         // Constants of other widths come as casts.
         Expr::Cast(cast) if cast.field.metadata().is_empty() => {

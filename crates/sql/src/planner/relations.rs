@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
+use super::gap_fill::is_gap_fill;
 use super::using::Names;
 use crate::session_tvf::SessionTvf;
 use crate::types::name_of;
@@ -79,6 +80,11 @@ pub(super) fn prepare_expr(expr: &mut ast::Expr) -> Result<()> {
     }
 }
 
+/// [`prepare`] for a query that stands for a relation.
+pub(super) fn prepare_query(query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+    walk(query, &mut Preparation { names: Names::default() })
+}
+
 struct Preparation<'a> {
     names: Names<'a>,
 }
@@ -94,7 +100,7 @@ impl VisitorMut for Preparation<'_> {
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. }
-                if Function::named(name).is_some() || is_session(name) =>
+                if Function::named(name).is_some() || is_session(name) || is_gap_fill(name) =>
             {
                 if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = arguments.args.first_mut()
                     && let Some(name) = relation_name(first)
@@ -230,6 +236,10 @@ impl RelationPlanner for WindowRelations {
             {
                 let function = Function::named(&name).expect("checked by the guard");
                 let plan = plan_window(function, arguments.args, span, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+            }
+            TableFactor::Table { name, alias, args: Some(arguments), .. } if is_gap_fill(&name) => {
+                let plan = super::gap_fill::plan(&arguments.args, span, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
             TableFactor::Table { name, alias, args: Some(arguments), .. } if is_session(&name) => {
@@ -379,7 +389,7 @@ fn window_kind(function: Function, intervals: &[ast::Expr], call: AstSpan) -> Re
 }
 
 /// The checks of [`WindowTvf::try_new`], with the words for a user.
-fn check_columns(input: &LogicalPlan, time_column: &Column, function: &str) -> crate::Result<()> {
+pub(super) fn check_columns(input: &LogicalPlan, time_column: &Column, function: &str) -> crate::Result<()> {
     let schema = input.schema();
     if let Ok(index) = schema.index_of_column(time_column) {
         let data_type = schema.field(index).data_type();
