@@ -188,17 +188,18 @@ impl State {
     pub fn stretches<'a>(&'a self, winners: &'a [Winners]) -> Vec<Stretch<'a>> {
         let mut stretches = Vec::new();
         // Where the stretch before ends, and its partners.
-        let mut last: Option<(Vec<u8>, Option<&[u8]>, Option<&[u8]>)> = None;
+        type Partner<'a> = Option<&'a [u8]>;
+        let mut last: Option<(Vec<u8>, [Partner<'_>; 2])> = None;
         for (number, winner) in winners.iter().enumerate() {
             let slot = winner.slot;
             let here = joined(slot, &winner.time);
-            let (old, new) = match last {
+            let [old, new] = match last {
                 // Nothing that stayed is in between.
-                Some((end, old, new)) if end == here => (old, new),
+                Some((end, partners)) if end == here => partners,
                 _ => {
                     let unchanged = self.right.range(&slot.to_be_bytes(), &here).next_back();
                     let unchanged = unchanged.map(|(entry, _)| entry);
-                    (unchanged, unchanged)
+                    [unchanged; 2]
                 }
             };
             let old = winner.before.as_deref().or(old);
@@ -216,7 +217,7 @@ impl State {
                 let to = if next.is_some() { bound(end.clone()) } else { end.clone() };
                 stretches.push(Stretch { slot, old, new, from: bound(here), to });
             }
-            last = Some((end, old, new));
+            last = Some((end, [old, new]));
         }
         stretches
     }
