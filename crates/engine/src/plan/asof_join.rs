@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use sql::asof_join::{AsofComparison, AsofJoin};
 use sql::{SqlError, SqlState};
 
 use super::explain::{Freed, State};
-use super::lower::{Lowering, schema_of};
+use super::lower::{Lowering, joined_fields};
 use super::{NodeIndex, PlanKind, PlanNode, Properties, TimeKind};
 use crate::operators::{Emit, Expiry};
 
@@ -32,15 +32,7 @@ impl Lowering<'_> {
         let time = join.indices(&join.time);
         let late = self.final_times(sides, time)?;
         let [l, r] = sides.map(|side| self.node(side));
-        let names = schema_of(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(join));
-        let fields = l.schema.fields().iter().map(|field| (field, false));
-        let fields = fields.chain(r.schema.fields().iter().map(|field| (field, join.outer)));
-        let fields: Vec<Field> = fields
-            .zip(names.fields())
-            .map(|((ours, nullable), theirs)| {
-                Field::clone(ours).with_name(theirs.name()).with_nullable(nullable || ours.is_nullable())
-            })
-            .collect();
+        let fields = joined_fields([l, r], join, join.outer);
         let emit = self.options.emit;
         let (p, q) = (&l.properties, &r.properties);
         let mut watermarks = p.watermarks.clone();

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use sql::lookup_join::LookupJoin;
 use sql::{SqlError, SqlState};
 
-use super::lower::{Lowering, schema_of};
+use super::lower::{Lowering, joined_fields};
 use super::{Grid, JoinPlan, NodeIndex, PlanKind, Properties, physical};
 use crate::operators::Emit;
 use crate::operators::join::JoinKind;
@@ -33,15 +33,7 @@ impl Lowering<'_> {
                 "what a row was joined with is not remembered, so it can't be taken back; make the left table APPEND ONLY, or leave FOR SYSTEM_TIME out and the result follows all changes",
             ));
         }
-        let names = schema_of(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(join));
-        let fields = l.schema.fields().iter().map(|field| (field, false));
-        let fields = fields.chain(r.schema.fields().iter().map(|field| (field, join.outer)));
-        let fields: Vec<Field> = fields
-            .zip(names.fields())
-            .map(|((ours, nullable), theirs)| {
-                Field::clone(ours).with_name(theirs.name()).with_nullable(nullable || ours.is_nullable())
-            })
-            .collect();
+        let fields = joined_fields([l, r], join, join.outer);
         let on = join.on_indices();
         let is_unique = r
             .properties

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use sql::session_tvf::SessionTvf;
@@ -415,6 +415,21 @@ impl<'a> Lowering<'a> {
         }
         StreamPlan { nodes }
     }
+}
+
+/// The columns of a join by time: our types, the plan's names; with `outer` the right ones may be NULL.
+pub(super) fn joined_fields(
+    [left, right]: [&PlanNode; 2],
+    join: &impl UserDefinedLogicalNodeCore,
+    outer: bool,
+) -> Vec<Field> {
+    let names = schema_of(join.schema());
+    let fields = left.schema.fields().iter().map(|field| (field, false));
+    let fields = fields.chain(right.schema.fields().iter().map(|field| (field, outer)));
+    let named = fields.zip(names.fields()).map(|((ours, nullable), theirs)| {
+        Field::clone(ours).with_name(theirs.name()).with_nullable(nullable || ours.is_nullable())
+    });
+    named.collect()
 }
 
 pub(super) fn schema_of(schema: &DFSchema) -> SchemaRef {

@@ -23,6 +23,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::relations::{self, check_columns, located};
 use super::set_returning::plain_arguments;
+use crate::parser::rename::quoted;
 use crate::types::{field_type_name, name_of};
 use crate::{SqlError, SqlState, duration};
 
@@ -210,8 +211,4 @@ fn first_relation(body: &mut SetExpr) -> Option<&mut TableFactor> {
 
 fn is_ordered(data_type: &DataType) -> bool {
     !data_type.is_nested()
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

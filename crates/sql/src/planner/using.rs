@@ -4,13 +4,14 @@
 //! gives the value that is there, and so do we:
 //!
 //! ```text
-//!   SELECT *, c FROM a LEFT JOIN b USING (c)       * has a's c, whatever the relations are called
-//!   SELECT *, c FROM a RIGHT JOIN b USING (c)      SELECT * REPLACE (b.c AS c), b.c AS c
-//!   SELECT *, c FROM a FULL JOIN b USING (c)       SELECT * REPLACE (coalesce(c, b.c) AS c), coalesce(c, b.c) AS c
+//!   SELECT *, c FROM a LEFT JOIN b USING (c)       SELECT a.c AS c, a.x, b.y, c
+//!   SELECT *, c FROM a RIGHT JOIN b USING (c)      SELECT b.c AS c, a.x, b.y, b.c AS c
+//!   SELECT *, c FROM a FULL JOIN b USING (c)       SELECT coalesce(a.c, b.c) AS c, a.x, b.y, coalesce(a.c, b.c) AS c
 //! ```
 //!
-//! `a.c` and `b.c` are what they were. A join that merges `c` once more compares that value. REPLACE also takes the place
-//! of another relation's column of that name: DataFusion refuses two columns of one name, so that this is an error.
+//! `a.c` and `b.c` are what they were. A join that merges `c` once more compares that value. Of subqueries the columns are
+//! not known yet: `*` becomes `* REPLACE (value AS c)`, with `c` where DataFusion has it. REPLACE also takes the place of
+//! another relation's column of that name; DataFusion refuses two columns of one name, so that this is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -237,7 +238,7 @@ impl Merged {
         };
         let JoinConstraint::Using(columns) = constraint else { return Ok(Vec::new()) };
         let merged = columns.iter().filter_map(|name| name.0.first()?.as_ident().map(folded)).collect();
-        let mut conditions = Vec::new();
+        let mut sides = Vec::new();
         let mut is_plain = true;
         for name in columns.iter() {
             let [ast::ObjectNamePart::Identifier(name)] = name.0.as_slice() else { continue };
@@ -249,17 +250,14 @@ impl Merged {
                 Some(relation) => Ok(Expr::CompoundIdentifier(vec![relation.clone(), name.clone()])),
                 None => {
                     let error = SqlError::unsupported(
-                        "USING of a RIGHT or FULL JOIN needs a name for the relation on its right",
+                        "USING of a RIGHT or FULL JOIN, or after one, needs a name for the relation on its right",
                     );
                     Err(located(error.with_hint("add AS name to it, or write ON"), span))
                 }
             };
             // DataFusion would compare the column of one side.
             is_plain &= !self.other.contains(&folded(name));
-            if let Ok(right) = of_right() {
-                let (left, right) = (Box::new(of_left.clone()), Box::new(right));
-                conditions.push(Expr::BinaryOp { left, op: BinaryOperator::Eq, right });
-            }
+            sides.push((of_left.clone(), of_right()));
             let value = match side {
                 Side::Inner | Side::Left => of_left,
                 Side::Right => of_right()?,
@@ -278,7 +276,12 @@ impl Merged {
             }
             self.all.insert(name, value);
         }
-        if !is_plain && conditions.len() == columns.len() {
+        if !is_plain {
+            let equal = |(left, right): (Expr, Result<Expr>)| {
+                let (left, right) = (Box::new(left), Box::new(right?));
+                Ok(Expr::BinaryOp { left, op: BinaryOperator::Eq, right })
+            };
+            let conditions = sides.into_iter().map(equal).collect::<Result<Vec<Expr>>>()?;
             let both = |left, right| Expr::BinaryOp {
                 left: Box::new(left),
                 op: BinaryOperator::And,
