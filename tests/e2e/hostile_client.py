@@ -553,6 +553,28 @@ def rows_of_fifty_megabytes(arguments):
 
 
 @check
+def a_hot_key(arguments):
+    """25 million pairs of one key, in the time and memory of those that count them."""
+    rows = 5000
+    run_sql(arguments, "CREATE TABLE hostile_left (k INT, a INT)")
+    run_sql(arguments, "CREATE TABLE hostile_right (k INT, b INT)")
+    run_sql(arguments, "CREATE MATERIALIZED VIEW hostile_pairs AS SELECT count(*) AS n, sum(l.a::bigint * r.b) AS s FROM hostile_left l JOIN hostile_right r ON l.k = r.k")
+    run_sql(arguments, f"INSERT INTO hostile_left SELECT 1, g FROM generate_series(1, {rows}) AS g")
+    with Peak(arguments) as peak:
+        begun = time.monotonic()
+        run_sql(arguments, f"INSERT INTO hostile_right SELECT 1, g FROM generate_series(1, {rows}) AS g")
+        run_sql(arguments, "FLUSH")
+        seconds = time.monotonic() - begun
+    total = rows * (rows + 1) // 2
+    expect([int(cell) for cell in run_sql(arguments, "SELECT n, s FROM hostile_pairs")[0]], [rows * rows, total * total], "pairs")
+    say(f"{rows * rows} pairs of a hot key: {seconds:.1f} s, memory at most {peak.growth / MB:.1f} MB more")
+    expect(peak.growth <= 128 * MB, True, f"{peak.growth / MB:.1f} MB more memory")
+    run_sql(arguments, "DELETE FROM hostile_left WHERE a > 1")
+    run_sql(arguments, "FLUSH")
+    expect([int(cell) for cell in run_sql(arguments, "SELECT n, s FROM hostile_pairs")[0]], [rows, total], "pairs of the row that is left")
+
+
+@check
 def half_closed_http_connections(arguments):
     run_sql(arguments, "CREATE TABLE hostile_half (n BIGINT) APPEND ONLY")
     row = b'{"n": 1}'

@@ -19,7 +19,7 @@ pub mod zset;
 pub use error::{Error, Result};
 pub use input::{DecodedRows, RejectReason, RejectedRow};
 pub use keys::{KeyTable, RandomState, random_state};
-pub use operator::{Operator, StateSize, StepContext};
+pub use operator::{Operator, PartSink, StateSize, StepContext};
 pub use source::{Connectors, Poll, Source, SourceError, SourceRows, SourceSpec};
 pub use time::{Tick, Watermark};
 pub use zset::ZSet;

@@ -33,9 +33,23 @@ pub trait Operator: Send {
     }
 }
 
+/// Takes a part of an operator's output before its step ends. Parts, then what the step returns, are the output.
+#[derive(Clone, Copy)]
+pub struct PartSink<'a> {
+    pub give: &'a (dyn Fn(ZSet) + Sync),
+    /// A part is given as soon as there are so many rows.
+    pub rows: usize,
+}
+
+impl std::fmt::Debug for PartSink<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PartSink")
+    }
+}
+
 /// What an operator learns and reports during one step.
 #[derive(Debug, Default)]
-pub struct StepContext {
+pub struct StepContext<'a> {
     pub tick: Tick,
     /// The operator's watermark (minimum over its inputs) before this step's rows.
     /// Rows whose window is closed by it are late.
@@ -44,6 +58,10 @@ pub struct StepContext {
     pub watermark: Watermark,
     /// The clock after this step's records; `None` before the first. Part of the log, so never the wall clock's.
     pub now_us: Option<i64>,
+    /// When the step's last record was received.
+    pub received_us: Option<i64>,
+    /// Where an output that would not fit a batch goes, part by part; `None` where it has to be whole.
+    pub parts: Option<PartSink<'a>>,
     /// Rows ignored because their window's state is gone; operators add to it.
     pub late_rows: u64,
     /// Expressions and results that had no value (overflow, bad cast) and became NULL.
@@ -52,7 +70,7 @@ pub struct StepContext {
     pub errors_total: u64,
 }
 
-impl StepContext {
+impl<'a> StepContext<'a> {
     /// Samples kept per step and operator; the rest is only counted.
     pub const ERROR_SAMPLES_MAX: usize = 8;
 
@@ -61,6 +79,32 @@ impl StepContext {
         if self.errors.len() < Self::ERROR_SAMPLES_MAX {
             self.errors.push(text());
         }
+    }
+
+    /// The same moment, nothing reported yet: for one of several that share the step.
+    pub fn fork<'b>(&self) -> StepContext<'b>
+    where
+        'a: 'b,
+    {
+        StepContext {
+            tick: self.tick,
+            watermark_before: self.watermark_before,
+            watermark: self.watermark,
+            now_us: self.now_us,
+            received_us: self.received_us,
+            parts: self.parts,
+            late_rows: 0,
+            errors: Vec::new(),
+            errors_total: 0,
+        }
+    }
+
+    /// Takes over what another one reported.
+    pub fn absorb(&mut self, other: StepContext<'_>) {
+        self.late_rows += other.late_rows;
+        self.errors_total += other.errors_total;
+        self.errors.extend(other.errors);
+        self.errors.truncate(Self::ERROR_SAMPLES_MAX);
     }
 }
 

@@ -19,6 +19,34 @@ pub struct Options {
     pub workers: usize,
     /// Memory for queries, in bytes.
     pub memory_bytes: usize,
+    pub batching: Batching,
+}
+
+/// How much goes through the operators at once. No result depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// A step that has so many rows takes no further record.
+    pub step_rows: usize,
+    /// Rows that an operator gives at once; of more, parts go through the operators above it one after another.
+    pub part_rows: usize,
+}
+
+impl Default for Batching {
+    fn default() -> Batching {
+        Batching { step_rows: 256 * 1024, part_rows: 256 * 1024 }
+    }
+}
+
+impl Options {
+    /// What is usual, with as many shards as there are cores.
+    pub fn new(data_dir: impl Into<std::path::PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            workers: 0,
+            memory_bytes: 1 << 30,
+            batching: Batching::default(),
+        }
+    }
 }
 
 /// What the sender of rows says besides the rows.

@@ -26,6 +26,8 @@ pub struct Bag {
     keys: KeyTable,
     // By key slot.
     rows_of: Vec<KeyRows>,
+    // The most distinct rows that a key ever had.
+    rows_per_key_max: u32,
     entries: Vec<Entry>,
     // First free entry; free entries are linked by `next`.
     free: u32,
@@ -88,6 +90,7 @@ impl Bag {
         Bag {
             keys: KeyTable::new(),
             rows_of: Vec::new(),
+            rows_per_key_max: 0,
             entries: Vec::new(),
             free: NONE,
             entries_live: 0,
@@ -171,6 +174,11 @@ impl Bag {
     /// Number of distinct rows of the key in a live slot.
     pub fn count(&self, slot: u32) -> usize {
         self.rows_of[slot as usize].count as usize
+    }
+
+    /// The most distinct rows that a key has or once had.
+    pub fn rows_per_key_max(&self) -> usize {
+        self.rows_per_key_max as usize
     }
 
     /// The bytes of a live entry.
@@ -283,6 +291,16 @@ impl Bag {
             + self.arena.size_bytes()
     }
 
+    /// All rows, in no particular order.
+    pub fn all(&self) -> impl Iterator<Item = BagRow<'_>> {
+        let live = self.entries.iter().enumerate().filter(|(_, entry)| entry.key != NONE);
+        live.map(|(entry, kept)| BagRow {
+            entry: entry as u32,
+            row: self.arena.get(kept.place, kept.length),
+            weight: kept.weight,
+        })
+    }
+
     fn list(&self, first: u32) -> impl Iterator<Item = BagRow<'_>> {
         let mut at = first;
         std::iter::from_fn(move || {
@@ -347,6 +365,7 @@ impl Bag {
         };
         rows.first = entry;
         rows.count += 1;
+        self.rows_per_key_max = self.rows_per_key_max.max(rows.count);
         if next != NONE {
             self.entries[next as usize].previous = entry;
         }

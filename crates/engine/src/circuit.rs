@@ -1,32 +1,31 @@
 //! The running graph of operators. One step takes the change of every table and gives the change of every node.
 //!
-//! Nodes are evaluated level by level; the nodes of a level, and the shards of a keyed node, run in parallel when the
-//! step is large enough to pay for it. Nodes with equal signatures are one node, across views.
+//! Nodes are evaluated level by level ([`pass`]); the nodes of a level, and the shards of a keyed node, run in parallel
+//! when the step is large enough to pay for it. Nodes with equal signatures are one node, across views.
 
 mod build;
 mod expand;
 mod late;
+mod net_change;
 mod order;
+mod pass;
 mod shard;
 mod unnest;
 
 use std::collections::{BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
-use dataflow::{Operator, StateSize, StepContext, Tick, Watermark, ZSet};
-use rayon::prelude::*;
+use dataflow::{Operator, StateSize, Tick, Watermark, ZSet};
 use sql::RelationId;
 
 use crate::plan::{ExpandSpec, MapSpec, Measured, PlanNode, StreamPlan, UnnestSpec};
 use crate::watermarks::{GroupIndex, Watermarks};
+use pass::{Done, Level, Pass};
 use shard::Sharded;
 
 pub use build::LateProbe;
-use late::LateInput;
 pub use late::LateRows;
 pub use order::{Causes, Order};
 
@@ -41,6 +40,8 @@ pub struct Circuit {
     nodes: Vec<Option<Node>>,
     by_signature: HashMap<String, NodeId>,
     workers: usize,
+    /// Nodes that can give more rows than this in parts.
+    part_rows: usize,
     pool: Option<Arc<rayon::ThreadPool>>,
 }
 
@@ -53,12 +54,16 @@ pub struct Node {
     computation: Computation,
     /// Views that stand on this node, directly or not.
     users: BTreeSet<RelationId>,
+    /// Views whose rows this node gives.
+    results: BTreeSet<RelationId>,
     group: Option<GroupIndex>,
     watermark: Watermark,
     late: Vec<LateProbe>,
     /// How far its inputs' event times may be behind the watermark of their tables.
     delay_us: i64,
     order: Option<Order>,
+    /// Its output may be divided within a step: no node above it depends on the order of changes.
+    divisible: bool,
     /// Runs whenever the clock moved.
     clocked: bool,
     clock_seen: Option<i64>,
@@ -83,11 +88,11 @@ enum Computation {
     Sharded(Sharded),
 }
 
-/// What one step did, besides the output of the nodes.
+/// What one step did.
 #[derive(Default)]
 pub struct StepResult {
-    /// Output of every node that computed something, by node number.
-    pub outputs: HashMap<NodeId, ZSet>,
+    /// The changes of views, by the number of the node that gives their rows: to be applied one after another.
+    pub changes: HashMap<NodeId, Vec<ZSet>>,
     pub late: Vec<LateRows>,
     pub errors: Vec<StepErrors>,
     /// Views that stopped in this step, and why.
@@ -112,8 +117,9 @@ fn known_columns(change: &ZSet, columns: usize) -> ZSet {
 }
 
 impl Circuit {
-    /// A circuit whose keyed state is split into `workers` shards.
-    pub fn new(workers: usize) -> Circuit {
+    /// A circuit whose keyed state is split into `workers` shards, and whose nodes give at most `part_rows` at once where
+    /// they can.
+    pub fn new(workers: usize, part_rows: usize) -> Circuit {
         assert!(workers >= 1, "somebody has to work");
         let pool = (workers > 1).then(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(workers);
@@ -121,7 +127,7 @@ impl Circuit {
                 rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("worker-{i}"));
             Arc::new(pool.build().expect("threads can be started"))
         });
-        Circuit { nodes: Vec::new(), by_signature: HashMap::new(), workers, pool }
+        Circuit { nodes: Vec::new(), by_signature: HashMap::new(), workers, part_rows, pool }
     }
 
     pub fn node(&self, id: NodeId) -> &Node {
@@ -139,82 +145,51 @@ impl Circuit {
         inputs: HashMap<RelationId, ZSet>,
         watermarks: &Watermarks,
     ) -> StepResult {
-        let mut result = StepResult::default();
-        let mut late = Vec::new();
-        let rows: usize = inputs.values().map(ZSet::len).sum();
-        let levels = self.live().map(|(_, n)| n.level).max().map_or(0, |l| l + 1);
-        let pool = self.pool.clone().filter(|_| rows >= PARALLEL_ROWS_MIN);
-        for level in 0..levels {
-            let mut tasks: Vec<Task<'_>> = Vec::new();
-            for (id, slot) in self.nodes.iter_mut().enumerate() {
-                let Some(node) = slot.as_mut().filter(|n| n.level == level) else { continue };
-                if let Computation::Source(relation) = &node.computation {
-                    if let Some(change) = inputs.get(relation) {
-                        result.outputs.insert(id, known_columns(change, node.plan.schema.fields().len()));
-                    }
-                } else if let Some(task) = node.task(id, &result.outputs, watermarks, tick) {
-                    tasks.push(task);
+        let mut done = Done::default();
+        let mut levels: Vec<Level<'_>> = Vec::new();
+        for (id, slot) in self.nodes.iter_mut().enumerate() {
+            let Some(node) = slot else { continue };
+            if let Computation::Source(relation) = &node.computation {
+                if let Some(change) = inputs.get(relation) {
+                    done.outputs.insert(id, known_columns(change, node.plan.schema.fields().len()));
                 }
+                continue;
             }
-            match &pool {
-                Some(pool) => pool.install(|| tasks.par_iter_mut().for_each(|t| t.run(true))),
-                None => tasks.iter_mut().for_each(|t| t.run(false)),
+            if levels.len() <= node.level {
+                levels.resize_with(node.level + 1, Level::new);
             }
-            let mut failures = Vec::new();
-            for task in tasks {
-                let views = || task.node.users.iter().copied().collect::<Vec<_>>();
-                if task.context.errors_total > 0 {
-                    result.errors.push(StepErrors {
-                        views: views(),
-                        samples: task.context.errors.clone(),
-                        total: task.context.errors_total,
-                    });
-                }
-                let watermark = task.context.watermark_before;
-                for (port, rows) in task.late {
-                    late.push(LateInput {
-                        node: task.id,
-                        port,
-                        change: task.changes[port].clone(),
-                        rows,
-                        watermark,
-                    });
-                }
-                match task.output {
-                    Some(Ok(change)) if change.is_empty() => {}
-                    Some(Ok(change)) => {
-                        result.outputs.insert(task.id, change);
-                    }
-                    Some(Err(error)) => failures.push((task.id, error)),
-                    None => unreachable!("every task ran"),
-                }
-            }
-            for (id, error) in failures {
-                self.fail(id, &error, &mut result);
-            }
+            levels[node.level].push((id, node));
         }
-        result.late = match self.late_rows(late, &result.outputs, &inputs) {
+        let rows: usize = inputs.values().map(ZSet::len).sum();
+        let pool = self.pool.as_deref().filter(|_| rows >= PARALLEL_ROWS_MIN);
+        Pass { tick, watermarks, pool, part_rows: self.part_rows, part: false }.run(&mut levels, &mut done);
+        let Done { outputs, mut parts, late, errors, failed } = done;
+        let late = match self.late_rows(late, &outputs, &inputs) {
             Ok(late) => late,
             Err(error) => {
                 tracing::error!(%error, "late rows can't be recorded");
                 Vec::new()
             }
         };
-        result
-    }
-
-    /// Stops a node and all that reads it.
-    fn fail(&mut self, id: NodeId, error: &str, result: &mut StepResult) {
-        let mut failed = BTreeSet::from([id]);
-        for (id, slot) in self.nodes.iter_mut().enumerate() {
-            let Some(node) = slot.as_mut() else { continue };
-            if failed.contains(&id) || node.inputs.iter().any(|i| failed.contains(i)) {
-                failed.insert(id);
-                node.failed = Some(error.to_string());
+        let mut changes: HashMap<NodeId, Vec<ZSet>> = HashMap::new();
+        let mut failed_nodes = Vec::new();
+        for (id, _) in self.live().filter(|(_, node)| !node.results.is_empty()) {
+            let change = outputs.get(&id).cloned();
+            let gathered = match parts.remove(&id) {
+                Some(parts) => parts.with(change),
+                None => Ok(change.into_iter().collect()),
+            };
+            match gathered {
+                Ok(gathered) if gathered.is_empty() => {}
+                Ok(gathered) => drop(changes.insert(id, gathered)),
+                Err(error) => failed_nodes.push((id, error.to_string())),
             }
         }
-        let views = self.node(id).users.iter().map(|view| (*view, error.to_string()));
-        result.failed.extend(views.collect::<Vec<_>>());
+        let mut result = StepResult { changes, late, errors, failed };
+        for (id, error) in failed_nodes {
+            result.failed.extend(self.node(id).results.iter().map(|view| (*view, error.clone())));
+        }
+        result
     }
 
     /// Figures of the nodes that compute `plan`; `None` for those that it only reads.
@@ -258,120 +233,11 @@ impl Circuit {
 }
 
 impl Node {
-    fn task<'n>(
-        &'n mut self,
-        id: NodeId,
-        outputs: &HashMap<NodeId, ZSet>,
-        watermarks: &Watermarks,
-        tick: Tick,
-    ) -> Option<Task<'n>> {
-        if self.failed.is_some() {
-            return None;
-        }
-        let watermark_before = self.watermark;
-        if let Some(group) = self.group {
-            self.watermark = watermarks.of_group(group).behind(self.delay_us);
-            assert!(self.watermark >= watermark_before, "a watermark never goes back");
-        }
-        let closes = !self.late.is_empty() && self.watermark != watermark_before;
-        let fed = self.inputs.iter().any(|i| outputs.contains_key(i));
-        let first = !self.started && matches!(self.computation, Computation::Single(_));
-        let ticks = self.clocked && watermarks.now_us() != self.clock_seen;
-        if !fed && !closes && !first && !ticks {
-            return None;
-        }
-        self.clock_seen = watermarks.now_us();
-        self.started = true;
-        let changes = self
-            .inputs
-            .iter()
-            .zip(&self.input_schemas)
-            .map(|(input, schema)| match outputs.get(input) {
-                Some(change) => change.clone(),
-                None => ZSet::empty(Arc::clone(schema)),
-            })
-            .collect();
-        let context = StepContext {
-            tick,
-            watermark_before,
-            watermark: self.watermark,
-            now_us: watermarks.now_us(),
-            ..Default::default()
-        };
-        Some(Task { id, node: self, changes, context, output: None, late: Vec::new() })
-    }
-
     fn state_size(&self) -> StateSize {
         match &self.computation {
             Computation::Single(operator) => operator.state_size(),
             Computation::Sharded(sharded) => sharded.state_size(),
             _ => StateSize::default(),
         }
-    }
-
-    fn compute(&mut self, changes: &[ZSet], ctx: &mut StepContext, parallel: bool) -> dataflow::Result<ZSet> {
-        match &mut self.computation {
-            Computation::Source(_) => unreachable!("sources are fed, not computed"),
-            Computation::Map(spec) => map(spec, &changes[0], ctx),
-            Computation::Expand(spec) => expand::expand(spec, &changes[0], &self.plan.schema),
-            Computation::Unnest(spec) => unnest::unnest(spec, &changes[0], &self.plan.schema),
-            Computation::Union => {
-                // Inputs agree in types; names and nullability are the union's.
-                let parts = changes
-                    .iter()
-                    .map(|c| Ok(c.with_rows(c.rows().clone().with_schema(Arc::clone(&self.plan.schema))?)))
-                    .collect::<dataflow::Result<Vec<_>>>()?;
-                ZSet::concat(&self.plan.schema, &parts)
-            }
-            Computation::Single(operator) => operator.step(changes, ctx),
-            Computation::Sharded(sharded) => sharded.step(changes, ctx, parallel),
-        }
-    }
-}
-
-fn map(spec: &MapSpec, change: &ZSet, ctx: &mut StepContext) -> dataflow::Result<ZSet> {
-    let filtered = match spec.mask(change.rows(), ctx)? {
-        Some(mask) => change.filter(&mask)?,
-        None => change.clone(),
-    };
-    Ok(filtered.with_rows(spec.project(filtered.rows(), ctx)?))
-}
-
-struct Task<'n> {
-    id: NodeId,
-    node: &'n mut Node,
-    changes: Vec<ZSet>,
-    context: StepContext,
-    output: Option<Result<ZSet, String>>,
-    /// By input: numbers of the rows that the operator ignores.
-    late: Vec<(usize, UInt32Array)>,
-}
-
-impl Task<'_> {
-    fn run(&mut self, parallel: bool) {
-        let started = Instant::now();
-        // A panic in an operator is our bug; it must cost the view, not the server.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            for probe in &self.node.late {
-                let change = &self.changes[probe.port];
-                let late = probe.late_rows(change, self.context.watermark_before)?;
-                self.late.extend(late.map(|rows| (probe.port, rows)));
-            }
-            self.node.compute(&self.changes, &mut self.context, parallel)
-        }));
-        self.node.rows_in += self.changes.iter().map(|change| change.len() as u64).sum::<u64>();
-        if let Ok(Ok(change)) = &outcome {
-            self.node.rows_out += change.len() as u64;
-        }
-        self.output = Some(match outcome {
-            Ok(Ok(change)) => Ok(change),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown cause");
-                Err(format!("operator {} failed: {text}", crate::plan::what(&self.node.plan)))
-            }
-        });
-        self.node.busy += started.elapsed();
     }
 }

@@ -142,11 +142,11 @@ impl Database {
             statistics: RwLock::new(Statistics::default()),
         });
         let reader = log.reader();
-        let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers)?;
+        let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers, options.batching)?;
         let mut seen = Seen::default();
         replay(&mut driver, &mut seen, &shared, &base, &reader)?;
         let end = Tick(log.next_offset().0);
-        driver.step(end);
+        driver.step();
         driver.publish(end, std::time::Instant::now());
         facts.bytes.store(log.bytes(), Ordering::Relaxed);
         facts.records.store(log.next_offset().0, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use sql::statement::ObjectKind;
 use sql::{Catalog, IndexDef, RelationId, SqlError, TableDef, ViewDef};
 use storage::log::{Location, LogReader, Offset};
 
-use crate::api::{TableStatus, ViewStatus};
+use crate::api::{Batching, TableStatus, ViewStatus};
 use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
 use crate::definition::{Install, Redefinition, ViewProperties};
 use crate::plan::{Measured, PlanKind, PlanNode, StreamPlan};
@@ -50,6 +50,9 @@ pub struct Statistics {
 pub struct Driver {
     stepper: Stepper,
     workers: usize,
+    batching: Batching,
+    /// The tick that shows all that was fed. Not the number of the next record: a replay passes over definitions.
+    fed: Tick,
     shared: Arc<Shared>,
     catalog: Catalog,
     views: BTreeMap<RelationId, RunningView>,
@@ -77,10 +80,17 @@ struct RunningView {
 const SLOW_STATISTICS: Duration = Duration::from_secs(1);
 
 impl Driver {
-    pub fn new(shared: Arc<Shared>, reader: LogReader, workers: usize) -> Result<Driver, SqlError> {
+    pub fn new(
+        shared: Arc<Shared>,
+        reader: LogReader,
+        workers: usize,
+        batching: Batching,
+    ) -> Result<Driver, SqlError> {
         let mut driver = Driver {
-            stepper: Stepper::new(workers),
+            stepper: Stepper::new(workers, batching),
             workers,
+            batching,
+            fed: Tick(0),
             shared,
             catalog: Catalog::default(),
             views: BTreeMap::new(),
@@ -126,10 +136,10 @@ impl Driver {
                         self.take(*logged);
                     }
                 }
-                next = if rows < Stepper::STEP_ROWS_MAX { work.try_recv().ok() } else { None };
+                next = if rows < self.batching.step_rows { work.try_recv().ok() } else { None };
             }
             if let Some(last) = last {
-                self.step(tick_after(last));
+                self.step();
                 self.publish(tick_after(last), started);
                 self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
             }
@@ -162,7 +172,7 @@ impl Driver {
                     }
                 }
                 if self.stepper.must_step_before(&entry) {
-                    self.step(Tick(offset.0));
+                    self.step();
                 }
                 self.count(&entry);
                 for part in &entry.parts {
@@ -174,16 +184,18 @@ impl Driver {
                 if let Err(error) = self.stepper.feed(&entry) {
                     tracing::error!(%error, offset = offset.0, "a record can't be applied");
                 }
+                self.fed = tick_after(offset);
             }
             Entry::Clock(now_us) => {
                 if self.stepper.must_step_before_clock() {
-                    self.step(Tick(offset.0));
+                    self.step();
                 }
                 self.clocks.push((offset, now_us));
                 self.stepper.feed_clock(now_us);
+                self.fed = tick_after(offset);
             }
             Entry::Definition(_) => {
-                self.step(Tick(offset.0));
+                self.step();
                 if let Some(install) = install
                     && let Err(error) = self.install(install, offset)
                 {
@@ -360,7 +372,7 @@ impl Driver {
         store: &mut Store,
     ) -> Result<(Stepper, NodeId), SqlError> {
         let started = Instant::now();
-        let mut past = Stepper::new(self.workers);
+        let mut past = Stepper::new(self.workers, self.batching);
         let tables = self.source_tables(plan);
         let mut schemas = Schemas::new();
         for id in &tables {
@@ -395,17 +407,19 @@ impl Driver {
             if let Some((_, error)) = result.failed.first() {
                 return Err(SqlError::internal(error.clone()));
             }
-            if let Some(change) = result.outputs.get(&root) {
+            for change in result.changes.get(&root).into_iter().flatten() {
                 store.apply(change).map_err(internal)?;
             }
             Ok(())
         };
         let count = records.len();
+        // A step has the tick that it had, or would have had, when its last record was new.
+        let mut tick = Tick(0);
         for (offset, record) in records {
             match record {
                 Past::Clock(now_us) => {
                     if past.must_step_before_clock() {
-                        step(&mut past, Tick(offset.0))?;
+                        step(&mut past, tick)?;
                     }
                     past.feed_clock(now_us);
                 }
@@ -416,16 +430,19 @@ impl Driver {
                     if let Entry::Rows(entry) = decode(record.kind, record.stream, &record.payload, &schemas)?
                     {
                         if past.must_step_before(&entry) {
-                            step(&mut past, Tick(offset.0))?;
+                            step(&mut past, tick)?;
                         }
                         past.feed(&entry)?;
                     }
                 }
             }
+            tick = tick_after(offset);
         }
+        step(&mut past, tick)?;
         // Other tables' records moved the clock, too.
         if let Some(now_us) = self.stepper.watermarks.now_us() {
             past.watermarks.tell_time(now_us);
+            past.wake();
         }
         step(&mut past, Tick(until.0))?;
         tracing::info!(
@@ -511,11 +528,11 @@ impl Driver {
     }
 
     /// Runs the circuit over what was fed; the changes wait for [`Driver::publish`].
-    pub fn step(&mut self, tick: Tick) {
+    pub fn step(&mut self) {
         if !self.stepper.has_pending() {
             return;
         }
-        let (result, tables) = match self.stepper.step(tick) {
+        let (result, tables) = match self.stepper.step(self.fed) {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "a step failed");
@@ -523,7 +540,7 @@ impl Driver {
             }
         };
         self.changes.changes.extend(tables);
-        let StepResult { mut outputs, late, errors, failed } = result;
+        let StepResult { changes, late, errors, failed } = result;
         for (id, error) in failed {
             if let Some(view) = self.views.get_mut(&id)
                 && view.suspended.is_none()
@@ -532,15 +549,9 @@ impl Driver {
                 view.suspended = Some(error);
             }
         }
-        let mut readers: HashMap<NodeId, usize> = HashMap::new();
-        for view in self.views.values() {
-            *readers.entry(view.root).or_default() += 1;
-        }
-        for (id, view) in &self.views {
-            let last = readers.get(&view.root) == Some(&1);
-            let change = if last { outputs.remove(&view.root) } else { outputs.get(&view.root).cloned() };
-            if let Some(change) = change.filter(|_| view.suspended.is_none()) {
-                self.changes.changes.push((*id, change));
+        for (id, view) in self.views.iter().filter(|(_, view)| view.suspended.is_none()) {
+            for change in changes.get(&view.root).into_iter().flatten() {
+                self.changes.changes.push((*id, change.clone()));
             }
         }
         for rows in late {

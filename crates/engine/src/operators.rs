@@ -5,6 +5,7 @@
 
 pub mod aggregate;
 pub mod asof_join;
+pub mod changelog;
 pub mod constant;
 pub mod hop_aggregate;
 pub mod join;

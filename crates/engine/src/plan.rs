@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod asof_join;
+mod changelog;
 mod constant;
 mod explain;
 mod expression;
@@ -102,6 +103,10 @@ pub enum PlanKind {
     AsofJoin(Arc<AsofJoinPlan>),
     MatchRecognize(Arc<MatchPlan>),
     Union,
+    /// What happens to the input's rows, which are identified by these columns, if they are.
+    Changelog {
+        key: Option<Vec<usize>>,
+    },
     /// EMIT ON WINDOW CLOSE without aggregation.
     Buffer(Expiry),
 }

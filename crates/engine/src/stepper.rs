@@ -14,6 +14,7 @@ use arrow::array::Array;
 use dataflow::{Tick, ZSet};
 use sql::{RelationId, SqlError, TableDef};
 
+use crate::api::Batching;
 use crate::circuit::{Causes, Circuit, StepResult};
 use crate::record::{Part, RowsEntry, RowsSchema};
 use crate::table::TableState;
@@ -25,6 +26,8 @@ pub struct Stepper {
     tables: HashMap<RelationId, Table>,
     pending: HashMap<RelationId, Vec<ZSet>>,
     pending_rows: usize,
+    /// So that a long replay's batches stay of bounded size.
+    step_rows: usize,
     /// What waits for the next step, also where it changes no row.
     waiting: Waiting,
     /// Some node may have something to do even without rows: time passed, or a view is new.
@@ -51,12 +54,10 @@ struct Table {
 }
 
 impl Stepper {
-    /// Rows of one step at most, so that a long replay's batches stay of bounded size.
-    pub const STEP_ROWS_MAX: usize = 262_144;
-
-    pub fn new(workers: usize) -> Stepper {
+    pub fn new(workers: usize, batching: Batching) -> Stepper {
         Stepper {
-            circuit: Circuit::new(workers),
+            circuit: Circuit::new(workers, batching.part_rows),
+            step_rows: batching.step_rows,
             watermarks: Watermarks::default(),
             tables: HashMap::new(),
             pending: HashMap::new(),
@@ -109,7 +110,7 @@ impl Stepper {
         if !self.has_pending() {
             return false;
         }
-        self.pending_rows >= Self::STEP_ROWS_MAX
+        self.pending_rows >= self.step_rows
             || entry.parts.iter().any(|part| self.splits(part))
             || self.breaks_order(|right| {
                 right.any || entry.parts.iter().any(|part| right.tables.contains(&part.relation))

@@ -11,6 +11,7 @@ use dataflow::{Tick, Watermark};
 use datafusion::execution::SessionState;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, TableDef};
 
+use crate::api::Batching;
 use crate::circuit::NodeId;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
 use crate::plan::{PlanKind, StreamPlan};
@@ -41,7 +42,7 @@ impl Transient {
             base: Arc::new(sql::planner::session_state(&Default::default())),
             catalog: Arc::new(Catalog { next_id: crate::system::FIRST_USER_ID, ..Default::default() }),
             properties: ViewProperties::default(),
-            stepper: Stepper::new(workers),
+            stepper: Stepper::new(workers, Batching::default()),
             views: BTreeMap::new(),
             tick: Tick(0),
             late_rows: 0,
@@ -147,7 +148,7 @@ impl Transient {
         }
         self.late_rows += result.late.iter().map(|l| l.rows.num_rows() as u64).sum::<u64>();
         for view in self.views.values_mut() {
-            if let Some(change) = result.outputs.get(&view.root) {
+            for change in result.changes.get(&view.root).into_iter().flatten() {
                 view.store.apply(change).map_err(internal)?;
             }
         }

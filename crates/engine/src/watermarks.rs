@@ -105,6 +105,8 @@ pub struct Watermarks {
     groups: Vec<Group>,
     /// The latest moment that a record told of.
     now_us: Option<i64>,
+    /// The moment that the last record told of.
+    told_us: Option<i64>,
     probes: HashMap<RelationId, Vec<Probe>>,
 }
 
@@ -181,6 +183,12 @@ impl Watermarks {
 
     pub fn tell_time(&mut self, now_us: i64) {
         self.now_us = self.now_us.max(Some(now_us));
+        self.told_us = Some(now_us);
+    }
+
+    /// When the last record came, which may be before one that was written earlier.
+    pub fn told_us(&self) -> Option<i64> {
+        self.told_us
     }
 
     pub fn on_rows(&mut self, table: RelationId, max_event_us: Option<i64>, arrival_us: i64) {

@@ -14,6 +14,7 @@ mod engine {
     mod nexmark;
     mod oracle;
     mod over;
+    mod parts;
     mod queries;
     mod slt;
     mod sources;

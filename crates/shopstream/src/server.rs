@@ -40,9 +40,9 @@ pub fn run(config: &Config) -> Result {
 
 fn open(settings: &ServerSettings) -> Result<Arc<Database>> {
     let options = engine::Options {
-        data_dir: settings.data_dir.clone(),
         workers: settings.workers,
         memory_bytes: settings.memory_bytes,
+        ..engine::Options::new(&settings.data_dir)
     };
     Database::open(options).map_err(|error| {
         let exit = match error.state {
@@ -141,7 +141,7 @@ pub fn check(folder: &std::path::Path) -> Result {
     let data_dir =
         tempfile::tempdir().map_err(|error| Failure::io("create", "a temporary folder", &error))?;
     let options =
-        engine::Options { data_dir: data_dir.path().to_path_buf(), workers: 1, memory_bytes: 256 << 20 };
+        engine::Options { workers: 1, memory_bytes: 256 << 20, ..engine::Options::new(data_dir.path()) };
     let db = Database::open(options)
         .map_err(|error| Failure::failed(format!("open a temporary database: {}", error.message)))?;
     // Sources are checked like everything else, and read nothing.

@@ -9,6 +9,7 @@
 pub mod aggregates;
 pub mod asof_join;
 pub mod catalog;
+pub mod changelog;
 pub mod duration;
 pub mod error;
 pub mod functions;

@@ -56,6 +56,7 @@ pub use self::outputs::{BoundOutput, bind_output};
 pub use self::stop::QueryStop;
 pub use self::streaming::{optimize_for_streaming, reads_clock};
 use crate::asof_join::AsofJoinPlanner;
+use crate::changelog::Changelog;
 use crate::functions_sql::SqlFunctions;
 use crate::lookup_join::PlainLookups;
 use crate::match_recognize::MatchRecognizePlanner;
@@ -224,6 +225,8 @@ impl QueryPlanner for BatchPlanner {
         logical_plan: &LogicalPlan,
         session: &dyn Session,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        Changelog::refuse_in_query(logical_plan)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let plan = DefaultPhysicalPlanner::with_extension_planners(vec![
             Arc::new(WindowTvfPlanner),
             Arc::new(MatchRecognizePlanner),

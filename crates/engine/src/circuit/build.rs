@@ -14,6 +14,7 @@ use super::shard::Sharded;
 use super::{Circuit, Computation, Node, NodeId};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::asof_join::{AsofJoin, AsofJoinSpec};
+use crate::operators::changelog::Changelog;
 use crate::operators::constant::Constant;
 use crate::operators::hop_aggregate::HopAggregate;
 use crate::operators::join::{Join, JoinSpec, Residual};
@@ -102,7 +103,32 @@ impl Circuit {
             self.use_node(id, view);
             ids.push(id);
         }
-        Ok(*ids.last().expect("a plan has nodes"))
+        let root = *ids.last().expect("a plan has nodes");
+        self.give_rows(root, view);
+        Ok(root)
+    }
+
+    /// Records that the node's rows are those of `view`.
+    fn give_rows(&mut self, root: NodeId, view: RelationId) {
+        self.nodes[root].as_mut().expect("was just added or found").results.insert(view);
+        self.find_divisible();
+    }
+
+    /// Finds the nodes whose output may be divided.
+    fn find_divisible(&mut self) {
+        let mut stack: Vec<NodeId> = Vec::new();
+        for node in self.nodes.iter_mut().flatten() {
+            node.divisible = true;
+            if node.order.is_some() {
+                stack.extend(node.inputs.iter().copied());
+            }
+        }
+        while let Some(id) = stack.pop() {
+            let node = self.nodes[id].as_mut().expect("inputs of live nodes are live");
+            if std::mem::replace(&mut node.divisible, false) {
+                stack.extend(node.inputs.iter().copied());
+            }
+        }
     }
 
     /// Records that `view` stands on the node and all below it.
@@ -146,6 +172,8 @@ impl Circuit {
             input_tables,
             computation,
             users: BTreeSet::new(),
+            results: BTreeSet::new(),
+            divisible: true,
             group,
             watermark: Watermark::MIN,
             late,
@@ -258,6 +286,9 @@ impl Circuit {
             PlanKind::TemporalFilter(spec) => {
                 Computation::Single(Box::new(TemporalFilter::new(spec.as_ref().clone(), &inputs[0])?))
             }
+            PlanKind::Changelog { key } => {
+                Computation::Single(Box::new(Changelog::new(&inputs[0], key.clone(), &plan.schema)?))
+            }
             PlanKind::Buffer(expiry) => {
                 Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
             }
@@ -282,11 +313,13 @@ impl Circuit {
         for slot in &mut self.nodes {
             let Some(node) = slot else { continue };
             node.users.remove(&view);
+            node.results.remove(&view);
             if node.users.is_empty() {
                 self.by_signature.remove(&node.plan.signature);
                 *slot = None;
             }
         }
+        self.find_divisible();
     }
 
     /// Moves a view that was built in a circuit of its own into this one. Nodes that exist here already have the
@@ -308,6 +341,7 @@ impl Circuit {
                         *input = ids[input];
                     }
                     node.users.clear();
+                    node.results.clear();
                     node.level = node.inputs.iter().map(|i| self.node(*i).level + 1).max().unwrap_or(0);
                     for late in &node.late {
                         let group = watermarks.group(&node.plan.properties.watermarks);
@@ -330,6 +364,7 @@ impl Circuit {
         }
         let root = ids[&root];
         self.use_node(root, view);
+        self.give_rows(root, view);
         root
     }
 }

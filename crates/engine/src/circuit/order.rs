@@ -1,8 +1,9 @@
-//! What has to come in order: joins that give a row once, with what the other side holds when it comes.
+//! What has to come in order: joins that give a row once, with what the other side holds when it comes, and changelogs.
 //!
 //! Such a join takes the change of its right side before that of its left one. So a step may hold records of the right
 //! side, then records of the left side, and no more: a record that may change the right side begins a new step when one
-//! that may have given left rows waits.
+//! that may have given left rows waits. A changelog tells what each record did and when: after a record that may change its
+//! input nothing else joins the step.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,8 @@ pub struct Causes {
     pub any: bool,
 }
 
-/// The causes of a join whose result depends on the order of its sides' changes.
+/// The causes of a join whose result depends on the order of its sides' changes: what may have changed the left side waits
+/// for no change of the right one.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub left: Causes,
@@ -40,6 +42,9 @@ impl Circuit {
         match (kind, inputs) {
             (PlanKind::Join(spec), [left, right]) if spec.lookup => {
                 Some(Order { left: self.causes(*left), right: self.causes(*right) })
+            }
+            (PlanKind::Changelog { .. }, [input]) => {
+                Some(Order { left: self.causes(*input), right: Causes { any: true, ..Causes::default() } })
             }
             _ => None,
         }

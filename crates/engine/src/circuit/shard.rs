@@ -34,15 +34,7 @@ impl Sharded {
                 split[shard].push(part);
             }
         }
-        let contexts: Vec<StepContext> = (0..shards)
-            .map(|_| StepContext {
-                tick: ctx.tick,
-                watermark_before: ctx.watermark_before,
-                watermark: ctx.watermark,
-                now_us: ctx.now_us,
-                ..Default::default()
-            })
-            .collect();
+        let contexts: Vec<StepContext> = (0..shards).map(|_| ctx.fork()).collect();
         let mut work: Vec<_> = self.operators.iter_mut().zip(split).zip(contexts).collect();
         let run = |((operator, inputs), ctx): &mut ((&mut Box<dyn Operator>, Vec<ZSet>), StepContext)| {
             operator.step(inputs, ctx)
@@ -52,12 +44,9 @@ impl Sharded {
         } else {
             work.iter_mut().map(run).collect()
         };
-        for (_, shard) in work {
-            ctx.late_rows += shard.late_rows;
-            ctx.errors_total += shard.errors_total;
-            ctx.errors.extend(shard.errors);
+        for (_, reported) in work {
+            ctx.absorb(reported);
         }
-        ctx.errors.truncate(StepContext::ERROR_SAMPLES_MAX);
         ZSet::concat(&self.output, &outputs.into_iter().collect::<dataflow::Result<Vec<_>>>()?)
     }
 

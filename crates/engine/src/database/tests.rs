@@ -12,7 +12,7 @@ fn run(database: &Arc<Database>, runtime: &tokio::runtime::Runtime, sql: &str) {
 #[test]
 fn constraints_go_with_their_table() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { data_dir: folder.path().to_path_buf(), workers: 1, memory_bytes: 64 << 20 };
+    let options = Options { workers: 1, memory_bytes: 64 << 20, ..Options::new(folder.path()) };
     let database = Database::open(options).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     run(&database, &runtime, "CREATE TABLE kept (n BIGINT, CHECK (n > 0)); INSERT INTO kept VALUES (1)");
@@ -31,7 +31,7 @@ fn constraints_go_with_their_table() {
 #[test]
 fn a_query_is_stopped_within_a_join_that_gives_no_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { data_dir: folder.path().to_path_buf(), workers: 2, memory_bytes: 256 << 20 };
+    let options = Options { workers: 2, memory_bytes: 256 << 20, ..Options::new(folder.path()) };
     let database = Database::open(options).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let session = database.session();

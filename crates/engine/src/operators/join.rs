@@ -18,19 +18,22 @@
 //! Cost: per changed row one key lookup and one insertion, and per result row a gather and a decode; a key or row that
 //! gains its first or loses its last partner costs its rows on the other side once.
 //!
-//! Rule: no intermediate batch exceeds [`JOINED_ROWS_MAX`] rows, however hot a key is.
+//! Rule: no intermediate batch exceeds [`JOINED_ROWS_MAX`] rows or [`JOINED_BYTES_MAX`] bytes by more than a row, however
+//! hot a key is. Where the circuit takes the output in parts, no more waits than makes one.
 
+mod output;
 mod partners;
 mod side;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::SchemaRef;
 use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
 
 use super::{Emit, Expiry, microseconds};
-use crate::row_codec::{RowCodec, batch_of};
+use crate::row_codec::{RowCodec, batch_of, consolidate};
+use output::Output;
 use side::{Delta, Side};
 
 /// The predicate of a join beyond equality of keys: a mask over joined rows. NULL is false.
@@ -38,6 +41,8 @@ pub type Residual = Box<dyn Fn(&RecordBatch, &mut StepContext) -> Result<Boolean
 
 /// Joined rows built before the residual is applied: enough to be vectorised, and small in memory.
 pub const JOINED_ROWS_MAX: usize = 32 * 1024;
+/// The same, for rows with long strings.
+pub const JOINED_BYTES_MAX: usize = 32 << 20;
 
 /// What a join gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +133,9 @@ pub struct Join {
     output: SchemaRef,
     key_codec: RowCodec,
     sides: [Side; 2],
+    /// Rows that are made at once.
+    piece_rows: usize,
 }
-
-/// Parts of a step's output.
-type Output = Vec<ZSet>;
 
 impl Join {
     /// # Errors
@@ -165,6 +169,7 @@ impl Join {
             residual: spec.residual,
             emit: spec.emit,
             lookup: spec.lookup,
+            piece_rows: JOINED_ROWS_MAX,
             joined: Arc::new(arrow::datatypes::Schema::new(fields)),
             output: spec.output,
         })
@@ -176,7 +181,7 @@ impl Join {
         port: usize,
         change: &ZSet,
         ctx: &mut StepContext,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         let change = match self.sides[port].time.late {
             Some(expiry) => on_time(change, expiry, ctx)?,
@@ -185,7 +190,17 @@ impl Join {
         if change.is_empty() {
             return Ok(());
         }
-        let delta = Delta::new(&change, &self.sides[port].key, &self.key_codec, self.null_equals_null)?;
+        let ordered;
+        let mut delta = Delta::new(&change, &self.sides[port].key, &self.key_codec, self.null_equals_null)?;
+        out.ordered = change.all_inserts();
+        if let Some(parts) = ctx.parts
+            && !out.ordered
+            && self.pairs_reach(parts.rows, &delta, port)
+        {
+            out.ordered = true;
+            ordered = retractions_first(&change)?;
+            delta = Delta::new(&ordered, &self.sides[port].key, &self.key_codec, self.null_equals_null)?;
+        }
         let counting = self.residual.is_some() && self.kind != JoinKind::Inner;
         if self.lookup {
             return self.look_up(&delta, port, counting, ctx, out);
@@ -212,7 +227,7 @@ impl Join {
         port: usize,
         counting: bool,
         ctx: &mut StepContext,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         if port == 1 {
             return self.sides[1].remember(delta, None);
@@ -252,6 +267,16 @@ impl Join {
     }
 }
 
+/// The net change, in an order in which the sum of no first rows takes away what is not there.
+fn retractions_first(change: &ZSet) -> Result<ZSet> {
+    let columns: Vec<usize> = (0..change.rows().num_columns()).collect();
+    let net = consolidate(change, &RowCodec::for_columns(&change.schema(), &columns)?)?;
+    let (mut order, insertions): (Vec<u32>, Vec<u32>) =
+        (0..net.len() as u32).partition(|row| net.weight(*row as usize) < 0);
+    order.extend(insertions);
+    net.take(&UInt32Array::from(order))
+}
+
 /// The rows of a change whose partners are not gone.
 pub(super) fn on_time(change: &ZSet, expiry: Expiry, ctx: &mut StepContext) -> Result<ZSet> {
     if ctx.watermark_before == Watermark::MIN || change.is_empty() {
@@ -280,15 +305,17 @@ impl Operator for Join {
         if inputs.len() != 2 {
             return Err(Error::Operator(format!("join takes two inputs, not {}", inputs.len())));
         }
-        let mut out = Output::new();
+        let mut out = Output::new(&self.output, ctx.parts);
+        self.piece_rows = ctx.parts.map_or(JOINED_ROWS_MAX, |parts| parts.rows.clamp(1, JOINED_ROWS_MAX));
         // A lookup sees the right side's rows of the same step.
         for port in if self.lookup { [1, 0] } else { [0, 1] } {
             self.take_change(port, &inputs[port], ctx, &mut out)?;
         }
         if ctx.watermark != ctx.watermark_before {
+            out.ordered = true;
             self.drop_expired(ctx.watermark, &mut out)?;
         }
-        ZSet::concat(&self.output, &out)
+        out.rest()
     }
 
     fn state_size(&self) -> StateSize {

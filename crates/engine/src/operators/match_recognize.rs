@@ -155,11 +155,11 @@ impl Operator for MatchRecognize {
 }
 
 /// Expressions that fail are NULL and reported; the view goes on.
-pub(super) struct OrNull<'a> {
-    pub(super) ctx: &'a mut StepContext,
+pub(super) struct OrNull<'a, 'p> {
+    pub(super) ctx: &'a mut StepContext<'p>,
 }
 
-impl Evaluate for OrNull<'_> {
+impl Evaluate for OrNull<'_, '_> {
     fn evaluate(
         &mut self,
         expr: &dyn PhysicalExpr,

@@ -229,7 +229,7 @@ mod tests {
         rows: &[(i64, Row)],
         before: i64,
         after: i64,
-    ) -> (String, StepContext) {
+    ) -> (String, StepContext<'static>) {
         let mut ctx = StepContext {
             watermark_before: Watermark(before),
             watermark: Watermark(after),

@@ -205,6 +205,7 @@ pub fn what(node: &PlanNode) -> String {
             format!("temporal filter [value {operator} {}]", spec.threshold)
         }
         PlanKind::Union => "union all".to_string(),
+        PlanKind::Changelog { .. } => "changelog".to_string(),
         PlanKind::Buffer(_) => "buffer until the watermark passes".to_string(),
     }
 }
@@ -230,6 +231,7 @@ pub fn state(plan: &StreamPlan, index: usize) -> Option<State> {
         | PlanKind::Map(_)
         | PlanKind::Unnest(_)
         | PlanKind::Expand(_)
+        | PlanKind::Changelog { .. }
         | PlanKind::Union => return None,
         PlanKind::Aggregate(spec) if spec.keys.is_empty() => {
             State { keeps: "one entry".to_string(), freed: Freed::Bounded }

@@ -74,7 +74,7 @@ impl Lowering<'_> {
         Ok(self.add(PlanKind::Join(Arc::new(plan)), text, sides.to_vec(), schema, properties))
     }
 
-    fn reads_clock(&self, node: NodeIndex) -> bool {
+    pub(super) fn reads_clock(&self, node: NodeIndex) -> bool {
         let node = self.node(node);
         matches!(node.kind, PlanKind::TemporalFilter(_)) || node.inputs.iter().any(|i| self.reads_clock(*i))
     }

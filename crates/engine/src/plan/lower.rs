@@ -8,6 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, TableScan, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use sql::changelog::Changelog;
 use sql::session_tvf::SessionTvf;
 use sql::window_tvf::WindowTvf;
 use sql::{AsofJoin, LookupJoin, MatchRecognize, RelationId, SqlError};
@@ -133,6 +134,8 @@ impl<'a> Lowering<'a> {
                     self.asof_join(join)
                 } else if let Some(join) = LookupJoin::from_extension(extension) {
                     self.lookup_join(join)
+                } else if let Some(changelog) = Changelog::from_extension(extension) {
+                    self.changelog(changelog)
                 } else {
                     Err(unsupported(extension.node.name()))
                 }

@@ -66,6 +66,15 @@ impl Kind {
     }
 }
 
+/// Rows that came less rows that went, out of a changelog.
+const STANDING: &str = "sum(CASE WHEN changelog_op IN (1, 3) THEN 1 ELSE -1 END)";
+
+/// As [`Table::changelog`], of a view, whose columns need not be known.
+pub fn changelog_of_view(view: &str) -> (String, String) {
+    let definition = format!("WITH c AS CHANGELOG FROM {view} SELECT COALESCE({STANDING}, 0) AS n FROM c");
+    (definition, format!("SELECT count(*) AS n FROM {view}"))
+}
+
 pub struct Table {
     pub name: String,
     pub columns: Vec<(String, Kind)>,
@@ -354,6 +363,15 @@ impl Table {
                 "SELECT k, {mine} FROM {t} l WHERE k = 3 OR EXISTS (SELECT 1 FROM {u} r WHERE r.k = l.k AND r.{theirs} IS NOT NULL)"
             ),
         }
+    }
+
+    /// The sum of all changes, and the rows that it has to be.
+    pub fn changelog(&self) -> (String, String) {
+        let (columns, t) = (self.all_columns().join(", "), &self.name);
+        let definition = format!(
+            "WITH c AS CHANGELOG FROM {t} SELECT {columns}, {STANDING} AS n FROM c GROUP BY {columns} HAVING {STANDING} <> 0"
+        );
+        (definition, format!("SELECT {columns}, count(*) AS n FROM {t} GROUP BY {columns}"))
     }
 
     /// A row for every step between two rows, by a column of times.

@@ -7,13 +7,15 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use dataflow::DecodedRows;
 use datafusion::scalar::ScalarValue;
-use engine::{Database, IngestMeta, Notice, Options, Outcome, Receipt, Session};
+use engine::{Batching, Database, IngestMeta, Notice, Options, Outcome, Receipt, Session};
+use fastrand::Rng;
 use futures::StreamExt;
 use sql::{ParsedStatement, SqlError};
 
 pub struct Harness {
     pub directory: tempfile::TempDir,
     pub workers: usize,
+    pub batching: Batching,
     database: Option<Arc<Database>>,
     runtime: tokio::runtime::Runtime,
 }
@@ -21,10 +23,23 @@ pub struct Harness {
 impl Harness {
     pub fn new(workers: usize) -> Harness {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut harness =
-            Harness { directory: tempfile::tempdir().unwrap(), workers, database: None, runtime };
+        let mut harness = Harness {
+            directory: tempfile::tempdir().unwrap(),
+            workers,
+            batching: Batching::default(),
+            database: None,
+            runtime,
+        };
         harness.restart();
         harness
+    }
+
+    /// Restarts with other numbers of workers and rows at once.
+    pub fn restart_at_random(&mut self, rng: &mut Rng) {
+        self.workers = rng.usize(1..4);
+        let mut rows = || if rng.bool() { rng.usize(1..20) } else { Batching::default().step_rows };
+        self.batching = Batching { step_rows: rows(), part_rows: rows() };
+        self.restart();
     }
 
     pub fn database(&self) -> &Arc<Database> {
@@ -34,11 +49,8 @@ impl Harness {
     /// Closes and opens the data directory.
     pub fn restart(&mut self) {
         self.database = None;
-        let options = Options {
-            data_dir: self.directory.path().to_path_buf(),
-            workers: self.workers,
-            memory_bytes: 1 << 30,
-        };
+        let options =
+            Options { workers: self.workers, batching: self.batching, ..Options::new(self.directory.path()) };
         self.database = Some(Database::open(options).unwrap());
     }
 

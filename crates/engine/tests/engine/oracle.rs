@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::generate::Table;
+use super::generate::{Table, changelog_of_view};
 use super::harness::Harness;
 
 #[test]
@@ -35,20 +35,32 @@ fn case(seed: u64) {
 
 fn run_case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    let mut harness = Harness::new(1 + rng.usize(..3));
+    let mut harness = Harness::new(1);
+    harness.restart_at_random(&mut rng);
     let events = rng.bool();
     let mut tables = [Table::random(&mut rng, "t", events), Table::random(&mut rng, "u", false)];
     for table in &tables {
         harness.run(&table.create());
     }
+    // What the query says has to be in the view.
     let mut views: Vec<(String, String)> = Vec::new();
+    let logged = tables[rng.usize(..2)].name.clone();
+    let log = format!("WITH c AS CHANGELOG FROM {logged} SELECT * FROM c");
+    harness.run(&format!("CREATE MATERIALIZED VIEW log AS {log}"));
     let rounds = rng.usize(3..9);
     for round in 0..rounds {
         if round == 0 || rng.u8(..3) == 0 {
             for _ in 0..rng.usize(1..4) {
-                let query = tables[rng.usize(..2)].query(&tables[rng.usize(..2)], &mut rng);
                 let name = format!("v{}", views.len());
-                harness.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"));
+                let (definition, query) = match rng.u8(..10) {
+                    0 => tables[rng.usize(..2)].changelog(),
+                    1 if !views.is_empty() => changelog_of_view(&views[rng.usize(..views.len())].0),
+                    _ => {
+                        let query = tables[rng.usize(..2)].query(&tables[rng.usize(..2)], &mut rng);
+                        (query.clone(), query)
+                    }
+                };
+                harness.run(&format!("CREATE MATERIALIZED VIEW {name} AS {definition}"));
                 views.push((name, query));
             }
         }
@@ -57,8 +69,13 @@ fn run_case(seed: u64) {
             let statement = tables[table].change(&mut rng);
             harness.run(&statement);
         }
+        if round + 1 == rounds {
+            // Made late, it says what the other one has seen.
+            harness.run(&format!("CREATE MATERIALIZED VIEW late AS {log}"));
+            views.push(("late".into(), "SELECT * FROM log".into()));
+        }
         if rng.u8(..4) == 0 {
-            harness.restart();
+            harness.restart_at_random(&mut rng);
         }
         harness.run("FLUSH");
         for (name, query) in &views {

@@ -1,15 +1,24 @@
-//! Every tests/slt file, three ways: as it is, with a restart after each statement, and at three workers.
+//! Every tests/slt file, in several ways: as it is, with a restart after each statement, at three workers, and with
+//! restarts at random, after which the records share other steps.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sqllogictest::{DBOutput, DefaultColumnType, Runner};
 
+use fastrand::Rng;
+
 use super::harness::Harness;
 
 struct Db {
     harness: Harness,
-    restart_after_each: bool,
+    restarts: Restarts,
+}
+
+enum Restarts {
+    None,
+    AfterEach,
+    Random(Rng),
 }
 
 #[derive(Debug)]
@@ -29,8 +38,21 @@ impl sqllogictest::DB for Db {
 
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failed> {
         let (rows, is_query) = self.harness.try_cells(sql).map_err(|e| Failed(e.to_string()))?;
-        if self.restart_after_each {
-            self.harness.restart();
+        let restarted = match &mut self.restarts {
+            Restarts::None => false,
+            Restarts::AfterEach => {
+                self.harness.restart();
+                true
+            }
+            Restarts::Random(rng) => {
+                let now = rng.u8(..4) == 0;
+                if now {
+                    self.harness.restart_at_random(rng);
+                }
+                now
+            }
+        };
+        if restarted {
             attach(&self.harness);
         }
         if !is_query {
@@ -46,7 +68,7 @@ fn attach(harness: &Harness) {
     harness.database().attach_connectors(Arc::new(connectors::source::Registry)).unwrap();
 }
 
-fn run(workers: usize, restart_after_each: bool) {
+fn run(workers: usize, restarts: impl Fn() -> Restarts) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
@@ -55,7 +77,7 @@ fn run(workers: usize, restart_after_each: bool) {
         let mut runner = Runner::new(|| async {
             let harness = Harness::new(workers);
             attach(&harness);
-            Ok(Db { harness, restart_after_each })
+            Ok(Db { harness, restarts: restarts() })
         });
         runner.run_file(&file).unwrap_or_else(|e| panic!("{} ({workers} workers): {e}", file.display()));
     }
@@ -63,15 +85,23 @@ fn run(workers: usize, restart_after_each: bool) {
 
 #[test]
 fn as_written() {
-    run(1, false);
+    run(1, || Restarts::None);
 }
 
 #[test]
 fn restarted_after_each_statement() {
-    run(1, true);
+    run(1, || Restarts::AfterEach);
 }
 
 #[test]
 fn at_three_workers() {
-    run(3, false);
+    run(3, || Restarts::None);
+}
+
+#[test]
+fn restarted_at_random() {
+    let seed =
+        std::env::var("SHOPSTREAM_SLT_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
+    println!("SHOPSTREAM_SLT_SEED={seed}");
+    run(2, || Restarts::Random(Rng::with_seed(seed)));
 }

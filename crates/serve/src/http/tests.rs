@@ -36,7 +36,7 @@ impl Server {
     async fn with(config: HttpConfig, hosts: HostRule) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().to_path_buf();
-        let options = Options { data_dir, workers: 1, memory_bytes: 256 << 20 };
+        let options = Options { workers: 1, memory_bytes: 256 << 20, ..Options::new(data_dir) };
         let db = tokio::task::spawn_blocking(|| Database::open(options)).await.unwrap().unwrap();
         let session = db.session();
         for statement in session.parse(TABLES).unwrap() {

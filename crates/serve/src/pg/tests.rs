@@ -48,7 +48,7 @@ struct TestServer {
 impl TestServer {
     async fn start(config: PgConfig) -> TestServer {
         let data = tempfile::tempdir().unwrap();
-        let options = Options { data_dir: data.path().to_path_buf(), workers: 1, memory_bytes: 64 << 20 };
+        let options = Options { workers: 1, memory_bytes: 64 << 20, ..Options::new(data.path()) };
         let db = tokio::task::spawn_blocking(move || Database::open(options)).await.unwrap().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

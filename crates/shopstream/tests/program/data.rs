@@ -44,8 +44,14 @@ impl Db {
     fn restart(&mut self) {
         self.database = None;
         let data_dir = self.folder.path().to_path_buf();
-        self.database =
-            Some(Database::open(Options { data_dir, workers: self.workers, memory_bytes: 2 << 30 }).unwrap());
+        self.database = Some(
+            Database::open(Options {
+                workers: self.workers,
+                memory_bytes: 2 << 30,
+                ..Options::new(data_dir)
+            })
+            .unwrap(),
+        );
     }
 
     fn database(&self) -> &Arc<Database> {

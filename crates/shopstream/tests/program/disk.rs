@@ -153,7 +153,7 @@ struct InProcess {
 
 impl InProcess {
     fn start(disk: &FaultyDisk, runtime: &tokio::runtime::Runtime) -> InProcess {
-        let options = Options { data_dir: PathBuf::from("/data"), workers: 2, memory_bytes: 256 << 20 };
+        let options = Options { workers: 2, memory_bytes: 256 << 20, ..Options::new("/data") };
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let database = Database::open_on(disk, options, None).unwrap();
         let (http, pg) = runtime.block_on(async {

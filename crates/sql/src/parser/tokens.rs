@@ -140,8 +140,8 @@ pub(crate) fn strip_emit_on_window_close(tokens: &mut Vec<TokenWithSpan>) -> boo
 
 /// Turns Flink's `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` into `TUMBLE(t, ts, ...)`, and so for
 /// HOP, CUMULATE and SESSION; `SESSION(t PARTITION BY k, ts, ...)` into `SESSION(t, k, ts, ...)`, and GAP_FILL likewise; the frame
-/// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows; and joins by time into the one that
-/// sqlparser knows.
+/// `SESSION WITH GAP interval` into one that sqlparser takes and the planner knows; `AS CHANGELOG FROM t` into a query; and
+/// joins by time into the one that sqlparser knows.
 ///
 /// # Errors
 ///
@@ -163,6 +163,9 @@ pub(crate) fn rewrite_query(
         super::asof_join::rewrite(&tokens, at, positions, &mut instead)?;
         if (word_at(at, "SESSION") || word_at(at, "GAP_FILL")) && token_at(at + 1, Token::LParen) {
             rewrite_keys(&tokens, at + 1, &mut instead);
+        }
+        if word_at(at, "AS") && word_at(at + 1, "CHANGELOG") && word_at(at + 2, "FROM") {
+            rewrite_changelog(&tokens, at + 1, positions, &mut instead)?;
         }
         if word_at(at, "SESSION") && word_at(at + 1, "WITH") && word_at(at + 2, "GAP") {
             rewrite_session_frame(&tokens, at, &mut instead);
@@ -224,6 +227,36 @@ fn rewrite_keys(tokens: &[TokenWithSpan], open: usize, instead: &mut [Option<Vec
             _ => {}
         }
     }
+}
+
+/// `CHANGELOG FROM a.b`, which begins at `at`: as `(SELECT * FROM changelog(a.b))`.
+fn rewrite_changelog(
+    tokens: &[TokenWithSpan],
+    at: usize,
+    positions: &Positions<'_>,
+    instead: &mut [Option<Vec<Token>>],
+) -> Result<()> {
+    let is_name = |at: usize| matches!(tokens.get(at).map(|t| &t.token), Some(Token::Word(_)));
+    let mut last = at + 2;
+    while is_name(last) && tokens.get(last + 1).is_some_and(|t| t.token == Token::Period) && is_name(last + 2)
+    {
+        last += 2;
+    }
+    if !is_name(last) {
+        return Err(super::errors::near(tokens, last, positions));
+    }
+    let word = |word: &str| Token::make_word(word, None);
+    instead[at] = Some(vec![
+        Token::LParen,
+        Token::make_keyword("SELECT"),
+        Token::Mul,
+        Token::make_keyword("FROM"),
+        word("changelog"),
+        Token::LParen,
+    ]);
+    instead[at + 1] = Some(Vec::new());
+    instead[last] = Some(vec![tokens[last].token.clone(), Token::RParen, Token::RParen]);
+    Ok(())
 }
 
 /// `SESSION WITH GAP interval)`: as a GROUPS frame of an interval, which has no other meaning.

@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::tokenizer::Span as AstSpan;
 
 use super::gap_fill::is_gap_fill;
 use super::using::Names;
+use crate::changelog::Changelog;
 use crate::session_tvf::SessionTvf;
 use crate::types::name_of;
 use crate::window_tvf::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
@@ -100,7 +101,10 @@ impl VisitorMut for Preparation<'_> {
         let span = relation.span();
         let refused = match relation {
             TableFactor::Table { name, args: Some(arguments), .. }
-                if Function::named(name).is_some() || is_session(name) || is_gap_fill(name) =>
+                if Function::named(name).is_some()
+                    || is_session(name)
+                    || is_gap_fill(name)
+                    || is_changelog(name) =>
             {
                 if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = arguments.args.first_mut()
                     && let Some(name) = relation_name(first)
@@ -242,6 +246,10 @@ impl RelationPlanner for WindowRelations {
                 let plan = super::gap_fill::plan(&arguments.args, span, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
+            TableFactor::Table { name, alias, args: Some(arguments), .. } if is_changelog(&name) => {
+                let plan = plan_changelog(arguments.args, span, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+            }
             TableFactor::Table { name, alias, args: Some(arguments), .. } if is_session(&name) => {
                 let plan = plan_session(arguments.args, span, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
@@ -249,6 +257,28 @@ impl RelationPlanner for WindowRelations {
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
     }
+}
+
+/// What the parser makes of `AS CHANGELOG FROM t`: `changelog(t)`.
+fn is_changelog(name: &ObjectName) -> bool {
+    let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return false };
+    ident.value.eq_ignore_ascii_case("changelog")
+}
+
+fn plan_changelog(
+    mut arguments: Vec<FunctionArg>,
+    span: AstSpan,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
+    let (Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Subquery(subquery)))), true) =
+        (arguments.pop(), arguments.is_empty())
+    else {
+        let error = SqlError::new(SqlState::SyntaxError, "a changelog is of one table or view");
+        return Err(located(error.with_hint("write WITH c AS CHANGELOG FROM t SELECT ... FROM c"), span));
+    };
+    let input = context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })?;
+    let node = Changelog::try_new(input)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
 
 fn is_session(name: &ObjectName) -> bool {

@@ -31,7 +31,7 @@ fn row(key: impl Into<Option<i64>>, int: impl Into<Option<i32>>) -> Row {
     Row { time: None, key, text: None, int, float: None, decimal: None, bool: None, filter: None }
 }
 
-fn context(before: i64, after: i64) -> StepContext {
+fn context(before: i64, after: i64) -> StepContext<'static> {
     StepContext { watermark_before: Watermark(before), watermark: Watermark(after), ..StepContext::default() }
 }
 

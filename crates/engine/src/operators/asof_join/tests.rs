@@ -158,7 +158,7 @@ fn deleting_everything_frees_the_state() {
     }
 }
 
-fn context(before: i64, after: i64) -> StepContext {
+fn context(before: i64, after: i64) -> StepContext<'static> {
     StepContext { watermark_before: Watermark(before), watermark: Watermark(after), ..Default::default() }
 }
 

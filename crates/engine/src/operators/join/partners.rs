@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::kernels::length::length;
 use arrow::compute::take;
+use arrow::datatypes::{DataType, Int32Type};
 use dataflow::{Result, StepContext, Watermark, ZSet};
 
 use super::side::{Delta, Origin};
-use super::{JOINED_ROWS_MAX, Join, Output, Role};
+use super::{JOINED_BYTES_MAX, Join, Output, Role};
 use crate::row_codec::batch_of;
 
 /// Pairs of a changed and a remembered row, not yet turned into columns.
 #[derive(Default)]
 struct Pairs<'a> {
+    bytes: usize,
     changed: Vec<u32>,
     remembered: Vec<u32>,
     rest: Vec<&'a [u8]>,
@@ -48,7 +51,7 @@ impl Join {
         delta: &Delta<'_>,
         port: usize,
         ctx: &mut StepContext,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         self.each_pairs(delta, port, |pairs| self.flush(delta, port, pairs, ctx, out).map(|_| ()))
     }
@@ -59,7 +62,7 @@ impl Join {
         delta: &Delta<'_>,
         port: usize,
         ctx: &mut StepContext,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<Partners> {
         let mut counts = Partners { of_changed: vec![0; delta.change.len()], of_remembered: HashMap::new() };
         let other = &self.sides[1 - port];
@@ -80,6 +83,17 @@ impl Join {
         Ok(counts)
     }
 
+    /// True when a change has so many pairs.
+    pub(super) fn pairs_reach(&self, many: usize, delta: &Delta<'_>, port: usize) -> bool {
+        let other = &self.sides[1 - port].rows;
+        let at_most = delta.change.len().saturating_mul(other.rows_per_key_max());
+        if at_most < many {
+            return false;
+        }
+        let count = |row| other.find_key(delta.keys.get(row)).map_or(0, |key| other.count(key));
+        delta.rows().map(count).sum::<usize>() >= many
+    }
+
     /// Calls `take` with pairs of equal key, in pieces of bounded size.
     fn each_pairs<'s>(
         &'s self,
@@ -92,13 +106,16 @@ impl Join {
             return Ok(());
         }
         let mut pairs = Pairs::default();
+        let string_bytes = string_bytes(delta.change.rows())?;
         for row in delta.rows() {
             let Some(key) = other.rows.find_key(delta.keys.get(row)) else { continue };
+            let own_bytes = string_bytes.as_ref().map_or(0, |bytes| bytes[row]);
             for kept in other.rows.rows_at(key) {
                 pairs.changed.push(row as u32);
                 pairs.remembered.push(kept.entry);
                 pairs.rest.push(kept.row);
-                if pairs.changed.len() == JOINED_ROWS_MAX {
+                pairs.bytes += own_bytes + kept.row.len();
+                if pairs.changed.len() == self.piece_rows || pairs.bytes >= JOINED_BYTES_MAX {
                     take(&pairs)?;
                     pairs.clear();
                 }
@@ -115,7 +132,7 @@ impl Join {
         port: usize,
         pairs: &Pairs<'_>,
         ctx: &mut StepContext,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<Option<BooleanArray>> {
         let (changed, other) = (&self.sides[port], &self.sides[1 - port]);
         let indices = UInt32Array::from(pairs.changed.clone());
@@ -153,14 +170,14 @@ impl Join {
                 result = result.filter(mask)?;
             }
             if !result.is_empty() {
-                out.push(result);
+                out.push(result)?;
             }
         }
         Ok(mask)
     }
 
     /// The changed rows that leave on their own, where a row has partners if the other side has its key.
-    pub(super) fn give_by_key(&self, delta: &Delta<'_>, port: usize, out: &mut Output) -> Result<()> {
+    pub(super) fn give_by_key(&self, delta: &Delta<'_>, port: usize, out: &mut Output<'_>) -> Result<()> {
         let other = &self.sides[1 - port].rows;
         let matched = |row: usize| delta.is_matchable(row) && other.find_key(delta.keys.get(row)).is_some();
         self.give_changed(delta, port, matched, out)
@@ -172,7 +189,7 @@ impl Join {
         delta: &Delta<'_>,
         port: usize,
         matched: impl Fn(usize) -> bool,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         let role = self.sides[port].role;
         let wanted: Vec<u32> = (0..delta.change.len())
@@ -195,8 +212,7 @@ impl Join {
         let indices = UInt32Array::from(wanted);
         let rows = delta.change.take(&indices)?;
         let weights = (0..rows.len()).map(|row| rows.weight(row)).collect();
-        out.push(self.alone(port, rows.rows().columns().to_vec(), weights, marks)?);
-        Ok(())
+        out.push(self.alone(port, rows.rows().columns().to_vec(), weights, marks)?)
     }
 
     /// Adds the change's rows and says which keys came or went.
@@ -221,7 +237,7 @@ impl Join {
         delta: &Delta<'_>,
         port: usize,
         turned: &[TurnedKey],
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         let mut leaving = Leaving::default();
         for key in turned {
@@ -238,7 +254,7 @@ impl Join {
         &mut self,
         port: usize,
         moves: HashMap<u32, i64>,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         let mut leaving = Leaving::default();
         let mut moves: Vec<(u32, i64)> = moves.into_iter().collect();
@@ -264,7 +280,7 @@ impl Join {
         weight: i64,
         matched: bool,
         leaving: &mut Leaving,
-        out: &mut Output,
+        out: &mut Output<'_>,
     ) -> Result<()> {
         match self.sides[port].role {
             Role::Never => {}
@@ -276,24 +292,24 @@ impl Join {
                 leaving.push(entry, weight, matched);
             }
         }
-        if leaving.entries.len() >= JOINED_ROWS_MAX { self.give(port, leaving, out) } else { Ok(()) }
+        if leaving.entries.len() >= self.piece_rows { self.give(port, leaving, out) } else { Ok(()) }
     }
 
-    fn give(&self, port: usize, leaving: &mut Leaving, out: &mut Output) -> Result<()> {
+    fn give(&self, port: usize, leaving: &mut Leaving, out: &mut Output<'_>) -> Result<()> {
         if leaving.entries.is_empty() {
             return Ok(());
         }
         let side = &self.sides[port];
         let columns = side.columns(&leaving.entries, &self.key_codec)?;
         let marks = (side.role == Role::Marked).then(|| BooleanArray::from(leaving.marks.clone()));
-        out.push(self.alone(port, columns, std::mem::take(&mut leaving.weights), marks)?);
+        out.push(self.alone(port, columns, std::mem::take(&mut leaving.weights), marks)?)?;
         leaving.entries.clear();
         leaving.marks.clear();
         Ok(())
     }
 
     /// Frees the rows that can have no more partners, and gives those that waited for one in vain.
-    pub(super) fn drop_expired(&mut self, watermark: Watermark, out: &mut Output) -> Result<()> {
+    pub(super) fn drop_expired(&mut self, watermark: Watermark, out: &mut Output<'_>) -> Result<()> {
         // Both sides look before either forgets.
         let expired = [self.sides[0].expired(watermark), self.sides[1].expired(watermark)];
         for (port, entries) in expired.iter().enumerate() {
@@ -313,7 +329,7 @@ impl Join {
                     Role::Marked => leaving.push(*entry, weight, matched),
                     _ => {}
                 }
-                if leaving.entries.len() >= JOINED_ROWS_MAX {
+                if leaving.entries.len() >= self.piece_rows {
                     self.give(port, &mut leaving, out)?;
                 }
             }
@@ -326,8 +342,23 @@ impl Join {
     }
 }
 
+/// By row, the bytes of its strings; `None` without string columns.
+fn string_bytes(rows: &RecordBatch) -> Result<Option<Vec<usize>>> {
+    let mut sums = None;
+    for column in rows.columns().iter().filter(|c| matches!(c.data_type(), DataType::Utf8 | DataType::Binary))
+    {
+        let lengths = length(column)?;
+        let sums = sums.get_or_insert_with(|| vec![0; rows.num_rows()]);
+        for (sum, bytes) in sums.iter_mut().zip(lengths.as_primitive::<Int32Type>()) {
+            *sum += bytes.unwrap_or_default() as usize;
+        }
+    }
+    Ok(sums)
+}
+
 impl Pairs<'_> {
     fn clear(&mut self) {
+        self.bytes = 0;
         self.changed.clear();
         self.remembered.clear();
         self.rest.clear();

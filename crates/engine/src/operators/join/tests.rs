@@ -263,4 +263,5 @@ fn equals_the_nested_loop_join() {
 }
 
 mod kinds;
+mod parts;
 mod time;

@@ -64,7 +64,7 @@ fn step(top_n: &mut TopN, rows: &[(i64, Row)]) -> String {
     picture(&[top_n.step(&[zset(rows)], &mut StepContext::default()).unwrap()])
 }
 
-fn step_at(top_n: &mut TopN, rows: &[(i64, Row)], before: i64, after: i64) -> (ZSet, StepContext) {
+fn step_at(top_n: &mut TopN, rows: &[(i64, Row)], before: i64, after: i64) -> (ZSet, StepContext<'static>) {
     let mut ctx = StepContext {
         watermark_before: Watermark(before),
         watermark: Watermark(after),
