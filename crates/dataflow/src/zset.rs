@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 
 use crate::Result;
@@ -109,7 +109,7 @@ impl ZSet {
 
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<ZSet> {
-        let rows = take_record_batch(&self.rows, indices)?;
+        let rows = take_rows(&self.rows, indices)?;
         let weights = self
             .weights
             .as_ref()
@@ -150,4 +150,11 @@ impl ZSet {
         };
         Ok(ZSet { rows, weights })
     }
+}
+/// The rows at `indices`, in that order; also of a batch without columns, which counts its rows all the same.
+pub fn take_rows(rows: &RecordBatch, indices: &UInt32Array) -> Result<RecordBatch> {
+    let columns = rows.columns().iter().map(|column| take(column, indices, None));
+    let columns = columns.collect::<std::result::Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+    Ok(RecordBatch::try_new_with_options(rows.schema(), columns, &options)?)
 }

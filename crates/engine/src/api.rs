@@ -29,11 +29,14 @@ pub struct Batching {
     pub step_rows: usize,
     /// Rows that an operator gives at once; of more, parts go through the operators above it one after another.
     pub part_rows: usize,
+    /// What a new view takes between two ticks, in bytes of the log: some ten milliseconds. The rest is taken before,
+    /// while ticks go on.
+    pub at_once_bytes: u64,
 }
 
 impl Default for Batching {
     fn default() -> Batching {
-        Batching { step_rows: 256 * 1024, part_rows: 256 * 1024 }
+        Batching { step_rows: 256 * 1024, part_rows: 256 * 1024, at_once_bytes: 1 << 20 }
     }
 }
 

@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::*;
 use crate::constraints::Constraints;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
-use crate::driver::{Driver, Measurements, Shared, Statistics};
+use crate::driver::{Driver, Job, Jobs, Measurements, Shared, Statistics};
 use crate::plan::StreamPlan;
 use crate::point_read::PointReads;
 use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
@@ -91,6 +91,13 @@ pub struct Subscription {
     pub changes: mpsc::Receiver<Result<Change, SqlError>>,
 }
 
+/// What a definition did.
+pub(crate) struct Defined {
+    pub notices: Vec<Notice>,
+    /// The view that is still being built.
+    pub building: Option<RelationId>,
+}
+
 impl Database {
     /// Opens or creates the data directory, replays the log, starts the engine's threads. Blocking.
     ///
@@ -140,6 +147,7 @@ impl Database {
             published: Published::default(),
             facts: Arc::clone(&facts),
             statistics: RwLock::new(Statistics::default()),
+            jobs: Jobs::default(),
         });
         let reader = log.reader();
         let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers, options.batching)?;
@@ -196,6 +204,12 @@ impl Database {
     }
 
     pub(crate) fn snapshot(&self, wanted: &Wanted) -> Result<Snapshot, SqlError> {
+        let ids = wanted.scans.iter().chain(wanted.keys.iter().map(|read| &read.relation));
+        for id in ids {
+            if let Some(job) = self.shared.jobs.of(*id) {
+                return Err(job.not_ready());
+            }
+        }
         self.shared.published.snapshot(wanted, &self.reader)
     }
 
@@ -368,7 +382,9 @@ impl Database {
     }
 
     /// Carries a definition out; it is durable and visible when this returns.
-    pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<Vec<Notice>, SqlError> {
+    ///
+    /// A view over much data may still be on its way then: [`Database::wait_built`].
+    pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<Defined, SqlError> {
         let _turn = self.definitions.lock().await;
         let install = self.plan_definition(statement).await?;
         let fed = match &install {
@@ -378,8 +394,11 @@ impl Database {
         if let Some(table) = &fed {
             self.sources.lock().check(table)?;
         }
+        self.check_built(&install)?;
         let (id, dropped) = match &install {
-            Install::Nothing => return Ok(skipped(&statement.statement)),
+            Install::Nothing => {
+                return Ok(Defined { notices: skipped(&statement.statement), building: None });
+            }
             Install::Table(table) => (table.id, None),
             Install::View { view, .. } => (view.id, None),
             Install::Index(index) => (index.id, None),
@@ -412,7 +431,8 @@ impl Database {
             }
         }
         let notices = notices(&install);
-        let definition = Definition { sql: statement.sql.clone(), id: id.0 };
+        let definition_id = id.0;
+        let definition = Definition { sql: statement.sql.clone(), id: definition_id };
         let (reply, answer) = oneshot::channel();
         self.send(Request::Definition { definition, install, reply })?;
         let tick = answer
@@ -434,7 +454,33 @@ impl Database {
             let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
             self.constraints.write().retain(|id, _| tables.contains(id));
         }
-        Ok(notices)
+        let building = self.shared.jobs.of(RelationId(definition_id)).map(|_| RelationId(definition_id));
+        Ok(Defined { notices, building })
+    }
+
+    /// Views and indexes stand on views that are there.
+    fn check_built(&self, install: &Install) -> Result<(), SqlError> {
+        let read: Vec<RelationId> = match install {
+            Install::View { plan: Some(plan), .. } => plan.sources().collect(),
+            Install::Index(index) => self.catalog().id_of(&index.relation).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        match read.into_iter().find_map(|id| self.shared.jobs.of(id)) {
+            Some(job) => Err(job.not_ready()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when a view is built.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub(crate) async fn wait_built(&self, view: RelationId) -> Result<(), SqlError> {
+        self.shared.jobs.wait(view).await
+    }
+
+    pub(crate) fn jobs(&self) -> Vec<(RelationId, Arc<Job>)> {
+        self.shared.jobs.all()
     }
 
     pub(crate) async fn plan_definition(&self, statement: &ParsedStatement) -> Result<Install, SqlError> {
@@ -586,6 +632,9 @@ impl Database {
         } else {
             return Err(self.no_relation(relation));
         };
+        if let Some(job) = self.shared.jobs.of(id) {
+            return Err(job.not_ready());
+        }
         let (tick, snapshot, changes) = self
             .shared
             .published

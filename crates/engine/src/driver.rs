@@ -1,9 +1,12 @@
 //! The engine's one loop: durable records in, published ticks out.
 
+mod backfill;
+mod building;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -19,10 +22,14 @@ use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
 use crate::definition::{Install, Redefinition, ViewProperties};
 use crate::plan::{Measured, PlanKind, PlanNode, StreamPlan};
 use crate::published::{Contents, Publication, Published};
-use crate::record::{Entry, RowsEntry, RowsSchema, Schemas, decode};
+use crate::record::{Entry, RowsEntry, RowsSchema};
 use crate::stepper::Stepper;
 use crate::system::{late_rows_table, rejected_rows_table};
 use crate::view_store::Store;
+use backfill::internal;
+use building::BuildThread;
+pub use building::{Job, Jobs};
+
 use crate::writer::{LogFacts, Logged, Request, Work, tick_after};
 
 /// What sessions and servers share with the engine's thread.
@@ -33,6 +40,7 @@ pub struct Shared {
     pub published: Published,
     pub facts: Arc<LogFacts>,
     pub statistics: RwLock<Statistics>,
+    pub jobs: Jobs,
 }
 
 /// By view, the figures of each node of its plan; `None` for relations that it only reads.
@@ -66,7 +74,12 @@ pub struct Driver {
     rejects: Option<Sender<Request>>,
     changes: Publication,
     statistics: Statistics,
+    /// When the costlier statistics were taken, and whether ticks came since.
     slow: Instant,
+    stale: bool,
+    building: BTreeMap<RelationId, BuildThread>,
+    /// The record that comes next.
+    next: Offset,
 }
 
 struct RunningView {
@@ -78,6 +91,8 @@ struct RunningView {
 
 /// How often the costlier statistics (state sizes) are taken.
 const SLOW_STATISTICS: Duration = Duration::from_secs(1);
+/// How often a view that is being built is asked whether it has caught up.
+const BUILT_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Driver {
     pub fn new(
@@ -102,6 +117,9 @@ impl Driver {
             changes: Publication::default(),
             statistics: Statistics::default(),
             slow: Instant::now(),
+            stale: false,
+            building: BTreeMap::new(),
+            next: Offset(0),
         };
         driver.add_table(rejected_rows_table())?;
         let late = late_rows_table();
@@ -119,34 +137,60 @@ impl Driver {
 
     /// Takes records as they become durable, until the log's thread ends.
     pub fn run(mut self, work: Receiver<Work>) {
-        while let Ok(first) = work.recv() {
-            let started = Instant::now();
-            let mut last = None;
-            let mut measure = Vec::new();
-            let mut rows = 0;
-            let mut next = Some(first);
-            while let Some(work_item) = next {
-                match work_item {
-                    Work::Measure(reply) => measure.push(reply),
-                    Work::Record(logged) => {
-                        last = Some(logged.offset);
-                        if let Entry::Rows(entry) = &logged.entry {
-                            rows += entry.parts.iter().map(|p| p.rows.num_rows()).sum::<usize>();
-                        }
-                        self.take(*logged);
+        loop {
+            let next = match self.pause() {
+                Some(pause) => work.recv_timeout(pause),
+                None => work.recv().map_err(RecvTimeoutError::from),
+            };
+            match next {
+                Ok(first) => self.work(first, &work),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.take_built();
+            if self.stale && self.slow.elapsed() >= SLOW_STATISTICS {
+                self.refresh_slow_statistics();
+            }
+        }
+        self.stop_building();
+    }
+
+    /// How long to wait for work before looking at what else there is to do; `None`: for ever.
+    fn pause(&self) -> Option<Duration> {
+        if self.is_building() {
+            return Some(BUILT_INTERVAL);
+        }
+        self.stale.then_some(SLOW_STATISTICS)
+    }
+
+    /// Takes all work that there is, as far as one step goes, and shows what it did.
+    fn work(&mut self, first: Work, work: &Receiver<Work>) {
+        let started = Instant::now();
+        let mut last = None;
+        let mut measure = Vec::new();
+        let mut rows = 0;
+        let mut next = Some(first);
+        while let Some(work_item) = next {
+            match work_item {
+                Work::Measure(reply) => measure.push(reply),
+                Work::Record(logged) => {
+                    last = Some(logged.offset);
+                    if let Entry::Rows(entry) = &logged.entry {
+                        rows += entry.parts.iter().map(|p| p.rows.num_rows()).sum::<usize>();
                     }
+                    self.take(*logged);
                 }
-                next = if rows < self.batching.step_rows { work.try_recv().ok() } else { None };
             }
-            if let Some(last) = last {
-                self.step();
-                self.publish(tick_after(last), started);
-                self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
-            }
-            for reply in measure {
-                // Nobody may be waiting any more.
-                let _ = reply.send(self.measure());
-            }
+            next = if rows < self.batching.step_rows { work.try_recv().ok() } else { None };
+        }
+        if let Some(last) = last {
+            self.step();
+            self.publish(tick_after(last), started);
+            self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+        }
+        for reply in measure {
+            // Nobody may be waiting any more.
+            let _ = reply.send(self.measure());
         }
     }
 
@@ -158,6 +202,7 @@ impl Driver {
     /// One record, live or replayed.
     pub fn take(&mut self, logged: Logged) {
         let Logged { offset, location, entry, install } = logged;
+        self.next = Offset(offset.0 + 1);
         match entry {
             Entry::Rows(mut entry) => {
                 // Rows may have been on their way when a column was added.
@@ -262,6 +307,9 @@ impl Driver {
             if let Some(running) = self.views.get_mut(&view.id) {
                 running.definition = Arc::clone(view);
             }
+            if let Some(building) = self.building.get_mut(&view.id) {
+                building.view = Arc::clone(view);
+            }
         }
         for index in &changed.indexes {
             let old =
@@ -280,13 +328,14 @@ impl Driver {
             .map(|table| (table.id, &table.name))
             .chain(changed.views.iter().map(|view| (view.id, &view.name)))
             .collect();
-        for running in self.views.values_mut() {
+        let running = self.views.values_mut().map(|running| &mut running.plan);
+        for plan in running.chain(self.building.values_mut().map(|building| &mut building.plan)) {
             let renamed = |node: &PlanNode| match &node.kind {
                 PlanKind::Source { relation, name } => names.get(relation).is_some_and(|new| *new != name),
                 _ => false,
             };
-            if running.plan.nodes.iter().any(renamed) {
-                for node in &mut Arc::make_mut(&mut running.plan).nodes {
+            if plan.nodes.iter().any(renamed) {
+                for node in &mut Arc::make_mut(plan).nodes {
                     if let PlanKind::Source { relation, name } = &mut node.kind
                         && let Some(new) = names.get(relation)
                     {
@@ -294,6 +343,9 @@ impl Driver {
                     }
                 }
             }
+        }
+        for table in &changed.tables {
+            self.rebuild_readers_of(table.id);
         }
         Ok(())
     }
@@ -311,31 +363,6 @@ impl Driver {
         Ok(())
     }
 
-    fn add_view(
-        &mut self,
-        view: Arc<ViewDef>,
-        plan: Arc<StreamPlan>,
-        offset: Offset,
-    ) -> Result<(), SqlError> {
-        let root_plan = plan.root();
-        let key = root_plan.properties.key.clone().unwrap_or_default();
-        let mut store = if root_plan.properties.append_only && (view.emit_on_window_close || key.is_empty()) {
-            Store::append_only(Arc::clone(&root_plan.schema))
-        } else {
-            Store::view(Arc::clone(&root_plan.schema), key).map_err(internal)?
-        };
-        // Also without a past: nodes that the view shares with others may have given rows that need no input, the one
-        // group of an aggregate without keys or constant rows.
-        let (built, root) = self.backfill(&view, &plan, offset, &mut store)?;
-        let watermarks = &mut self.stepper.watermarks;
-        let root = self.stepper.circuit.adopt(view.id, built.circuit, root, watermarks);
-        self.shared.published.add(view.id, Arc::clone(&root_plan.schema), Contents::Store(store));
-        self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
-        self.statistics.views.insert(view.id, ViewStatus::default());
-        self.views.insert(view.id, RunningView { definition: view, plan, root, suspended: None });
-        Ok(())
-    }
-
     fn add_index(&mut self, index: &IndexDef) -> Result<(), SqlError> {
         let names = self.catalog.columns(&index.relation);
         let columns = index.columns.iter().map(|c| names.iter().position(|name| name == c)).collect();
@@ -344,131 +371,6 @@ impl Driver {
         };
         self.shared.published.create_index(id, &index.name, columns).map_err(internal)?;
         Ok(())
-    }
-
-    /// Tables that a plan reads, directly or through views.
-    fn source_tables(&self, plan: &StreamPlan) -> Vec<RelationId> {
-        let mut tables = Vec::new();
-        for node in &plan.nodes {
-            if let PlanKind::Source { relation, .. } = &node.kind {
-                match self.views.get(relation) {
-                    Some(view) => tables.extend(self.source_tables(&view.plan)),
-                    None => tables.push(*relation),
-                }
-            }
-        }
-        tables.sort();
-        tables.dedup();
-        tables
-    }
-
-    /// Computes a view over what its tables' records said so far, in a circuit of its own, record by record as it would
-    /// have seen them: it is then exactly where it would be had it existed from the beginning.
-    fn backfill(
-        &mut self,
-        view: &Arc<ViewDef>,
-        plan: &Arc<StreamPlan>,
-        until: Offset,
-        store: &mut Store,
-    ) -> Result<(Stepper, NodeId), SqlError> {
-        let started = Instant::now();
-        let mut past = Stepper::new(self.workers, self.batching);
-        let tables = self.source_tables(plan);
-        let mut schemas = Schemas::new();
-        for id in &tables {
-            let table = self.catalog.tables.values().find(|t| t.id == *id);
-            let table = table.ok_or_else(|| SqlError::internal("a view reads tables that exist"))?;
-            schemas.insert(*id, RowsSchema::of(table));
-            past.add_table(Arc::clone(table))?;
-        }
-        let mut roots = HashMap::new();
-        for below in self.views_below(plan) {
-            let running = &self.views[&below];
-            let root = past
-                .circuit
-                .add_view(below, &running.plan, &roots, &mut past.watermarks)
-                .map_err(internal)?;
-            roots.insert(below, root);
-        }
-        let root = past.circuit.add_view(view.id, plan, &roots, &mut past.watermarks).map_err(internal)?;
-        past.wake();
-
-        let mut records: BTreeMap<Offset, Past> = BTreeMap::new();
-        for id in &tables {
-            for (offset, location) in self.history.get(id).into_iter().flatten().filter(|(o, _)| *o < until) {
-                records.insert(*offset, Past::Record(*location));
-            }
-        }
-        for (offset, now_us) in self.clocks.iter().filter(|(o, _)| *o < until) {
-            records.insert(*offset, Past::Clock(*now_us));
-        }
-        let mut step = |past: &mut Stepper, tick: Tick| -> Result<(), SqlError> {
-            let (result, _) = past.step(tick)?;
-            if let Some((_, error)) = result.failed.first() {
-                return Err(SqlError::internal(error.clone()));
-            }
-            for change in result.changes.get(&root).into_iter().flatten() {
-                store.apply(change).map_err(internal)?;
-            }
-            Ok(())
-        };
-        let count = records.len();
-        // A step has the tick that it had, or would have had, when its last record was new.
-        let mut tick = Tick(0);
-        for (offset, record) in records {
-            match record {
-                Past::Clock(now_us) => {
-                    if past.must_step_before_clock() {
-                        step(&mut past, tick)?;
-                    }
-                    past.feed_clock(now_us);
-                }
-                Past::Record(location) => {
-                    let record = self.reader.read_at(location).map_err(|e| {
-                        SqlError::new(sql::SqlState::IoError, format!("history can't be read: {e}"))
-                    })?;
-                    if let Entry::Rows(entry) = decode(record.kind, record.stream, &record.payload, &schemas)?
-                    {
-                        if past.must_step_before(&entry) {
-                            step(&mut past, tick)?;
-                        }
-                        past.feed(&entry)?;
-                    }
-                }
-            }
-            tick = tick_after(offset);
-        }
-        step(&mut past, tick)?;
-        // Other tables' records moved the clock, too.
-        if let Some(now_us) = self.stepper.watermarks.now_us() {
-            past.watermarks.tell_time(now_us);
-            past.wake();
-        }
-        step(&mut past, Tick(until.0))?;
-        tracing::info!(
-            view = view.name,
-            records = count,
-            seconds = started.elapsed().as_secs_f64(),
-            "backfilled"
-        );
-        Ok((past, root))
-    }
-
-    /// Materialized views that a plan reads, those below them first.
-    fn views_below(&self, plan: &StreamPlan) -> Vec<RelationId> {
-        let mut found = Vec::new();
-        for node in &plan.nodes {
-            if let PlanKind::Source { relation, .. } = &node.kind
-                && let Some(view) = self.views.get(relation)
-            {
-                for id in self.views_below(&view.plan).into_iter().chain([*relation]) {
-                    if !found.contains(&id) {
-                        found.push(id);
-                    }
-                }
-            }
-        }
-        found
     }
 
     fn drop(&mut self, object: &Object) {
@@ -490,6 +392,7 @@ impl Driver {
         if let Some(view) = self.catalog.views.remove(name)
             && view.materialized
         {
+            self.forget_building(view.id);
             self.views.remove(&view.id);
             self.stepper.circuit.drop_view(view.id);
             self.shared.published.remove(view.id);
@@ -520,8 +423,9 @@ impl Driver {
             .max()
             .unwrap_or(0);
         self.catalog.next_id = self.catalog.next_id.max(newest + 1).max(crate::system::FIRST_USER_ID);
-        let properties =
-            self.views.values().map(|v| (v.definition.name.clone(), v.plan.root().properties.clone()));
+        let built = self.views.values().map(|v| (&v.definition.name, &v.plan));
+        let all = built.chain(self.building.values().map(|b| (&b.view.name, &b.plan)));
+        let properties = all.map(|(name, plan)| (name.clone(), plan.root().properties.clone()));
         *self.shared.view_properties.write() = Arc::new(properties.collect());
         *self.shared.plans.write() = self.views.iter().map(|(id, v)| (*id, Arc::clone(&v.plan))).collect();
         *self.shared.catalog.write() = Arc::new(self.catalog.clone());
@@ -611,11 +515,12 @@ impl Driver {
         facts.clock_due_us.store(due.unwrap_or(i64::MAX), Ordering::Relaxed);
         facts.clock_us.store(now_us.unwrap_or(i64::MIN), Ordering::Relaxed);
         self.statistics.last_tick = started.elapsed();
-        let slow = self.slow.elapsed() >= SLOW_STATISTICS || self.statistics.views.len() != self.views.len();
-        if slow {
-            self.slow = Instant::now();
+        if self.slow.elapsed() >= SLOW_STATISTICS || self.statistics.views.len() != self.views.len() {
+            self.refresh_slow_statistics();
+        } else {
+            self.stale = true;
+            self.refresh_statistics(false);
         }
-        self.refresh_statistics(slow);
         let refused = self.shared.published.publish(tick, publication);
         if refused.is_empty() {
             return;
@@ -627,6 +532,12 @@ impl Driver {
             }
         }
         self.refresh_statistics(false);
+    }
+
+    fn refresh_slow_statistics(&mut self) {
+        self.slow = Instant::now();
+        self.stale = false;
+        self.refresh_statistics(true);
     }
 
     fn refresh_statistics(&mut self, slow: bool) {
@@ -651,13 +562,4 @@ impl Driver {
         }
         *self.shared.statistics.write() = self.statistics.clone();
     }
-}
-
-enum Past {
-    Record(Location),
-    Clock(i64),
-}
-
-fn internal(error: dataflow::Error) -> SqlError {
-    SqlError::internal(error.to_string())
 }

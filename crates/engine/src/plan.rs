@@ -62,6 +62,14 @@ impl StreamPlan {
         self.nodes.last().expect("a plan has at least its source")
     }
 
+    /// Tables and materialized views that it reads.
+    pub fn sources(&self) -> impl Iterator<Item = RelationId> {
+        self.nodes.iter().filter_map(|node| match &node.kind {
+            PlanKind::Source { relation, .. } => Some(*relation),
+            _ => None,
+        })
+    }
+
     /// True when rows come or go because time passes.
     pub fn reads_clock(&self) -> bool {
         self.nodes.iter().any(|node| matches!(node.kind, PlanKind::TemporalFilter(_)))

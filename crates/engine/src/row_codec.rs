@@ -12,6 +12,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array
 use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
+use dataflow::zset::take_rows;
 use dataflow::{Error, KeyTable, Result, ZSet};
 
 /// Encodes columns to row bytes and back.
@@ -125,7 +126,7 @@ pub fn consolidate(change: &ZSet, codec: &RowCodec) -> Result<ZSet> {
             weights.push(sum);
         }
     }
-    let rows = arrow::compute::take_record_batch(change.rows(), &UInt32Array::from(kept))?;
+    let rows = take_rows(change.rows(), &UInt32Array::from(kept))?;
     Ok(ZSet::new(rows, weights))
 }
 
@@ -180,6 +181,16 @@ mod tests {
         let rows = codec.encode(&[column], 3).unwrap();
         let back = codec.decode(&rows.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!(back[0].data_type(), &data_type);
+    }
+
+    #[test]
+    fn rows_without_columns_are_one_row() {
+        let empty: SchemaRef = Arc::new(arrow::datatypes::Schema::empty());
+        let change = ZSet::new(batch_of(&empty, vec![], 3).unwrap(), vec![1, 1, -1]);
+        let codec = RowCodec::for_columns(&empty, &[]).unwrap();
+        let sum = consolidate(&change, &codec).unwrap();
+        assert_eq!((sum.len(), sum.weight(0)), (1, 1));
+        assert_eq!(sum.take(&UInt32Array::from(vec![0, 0])).unwrap().len(), 2);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use sql::planner::QueryStop;
 use sql::{ParsedStatement, SqlError, SqlState, Statement};
 
-use crate::api::{BatchStream, CopyTarget, Description, Outcome, RowsTag};
-use crate::database::Database;
+use crate::api::{BatchStream, CopyTarget, Description, Notice, Outcome, RowsTag};
+use crate::database::{Database, Defined};
 use crate::point_read::PointRead;
 use crate::provider::QueryScope;
 
@@ -214,14 +214,27 @@ impl Session {
 
     fn set(&self, name: &str, value: &str) -> Result<(), SqlError> {
         let name = name.to_lowercase();
-        let value =
-            if name == "statement_timeout" { timeout_ms(value)?.to_string() } else { value.to_string() };
+        let value = match name.as_str() {
+            "statement_timeout" => timeout_ms(value)?.to_string(),
+            "background_ddl" => on_off(&name, value)?.to_string(),
+            _ => value.to_string(),
+        };
         self.settings.lock().insert(name, value);
         Ok(())
     }
 
     async fn define(&self, statement: &ParsedStatement, tag: &str) -> Result<Outcome, SqlError> {
-        let notices = self.database.define(statement).await?;
+        let Defined { mut notices, building } = self.database.define(statement).await?;
+        if let Some(view) = building {
+            if self.setting("background_ddl").is_some_and(|value| value == "on") {
+                notices.push(Notice {
+                    message: "the view is being built".into(),
+                    hint: Some("SHOW JOBS says how far it is".into()),
+                });
+            } else {
+                self.database.wait_built(view).await?;
+            }
+        }
         Ok(Outcome::Command { tag: tag.to_string(), notices })
     }
 
@@ -368,6 +381,17 @@ pub(crate) fn plain_schema(schema: &DFSchema) -> SchemaRef {
 }
 
 /// `0`, `1500`, `1500ms`, `2s`, `1min` as PostgreSQL reads them, in milliseconds.
+fn on_off(name: &str, value: &str) -> Result<&'static str, SqlError> {
+    match value.trim().trim_matches('\'').to_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok("on"),
+        "off" | "false" | "no" | "0" | "default" => Ok("off"),
+        _ => Err(SqlError::new(
+            SqlState::InvalidParameterValue,
+            format!("parameter \"{name}\" takes on or off, not {value}"),
+        )),
+    }
+}
+
 fn timeout_ms(value: &str) -> Result<u64, SqlError> {
     let value = value.trim().trim_matches('\'');
     let digits: String = value.chars().take_while(char::is_ascii_digit).collect();

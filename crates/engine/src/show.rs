@@ -74,7 +74,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
         }
         ["watermarks"] => watermarks(session),
         ["sources"] => sources(session),
-        ["jobs"] => (text_schema(&["Id", "Statement", "Progress"]), Vec::new()),
+        ["jobs"] => jobs(session),
         ["columns", "from", name] => {
             let relation =
                 session.database.relation(name).ok_or_else(|| session.database.no_relation(name))?;
@@ -123,6 +123,26 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
     })
 }
 
+/// Views that are being built, and those that could not be.
+fn jobs(session: &Session) -> TextTable {
+    let catalog = session.database.catalog();
+    let rows = session.database.jobs().into_iter().map(|(id, job)| {
+        let progress = job.progress();
+        let name = catalog.views.values().find(|v| v.id == id).map_or(&job.view, |v| &v.name);
+        vec![
+            Some(id.0.to_string()),
+            Some(format!("CREATE MATERIALIZED VIEW {name}")),
+            Some(format!("{:.1}%", progress.share * 100.0)),
+            Some(progress.rows.to_string()),
+            Some(format!("{:.0}", progress.rows_per_second)),
+            progress.left.map(|left| format!("{:.0} s", left.as_secs_f64())),
+            progress.failed,
+        ]
+    });
+    let columns = ["Id", "Statement", "Progress", "Rows", "Rows per Second", "Time Left", "Error"];
+    (text_schema(&columns), rows.collect())
+}
+
 fn sources(session: &Session) -> TextTable {
     let rows = session
         .database
@@ -137,8 +157,9 @@ fn sources(session: &Session) -> TextTable {
 }
 
 /// Settings that every session has: name as PostgreSQL writes it, meaning, and the value where it can't be changed.
-const SETTINGS: [(&str, &str, Option<&str>); 14] = [
+const SETTINGS: [(&str, &str, Option<&str>); 15] = [
     ("application_name", "Name that the client gave itself.", None),
+    ("background_ddl", "CREATE MATERIALIZED VIEW does not wait until the view is built.", None),
     ("client_encoding", "Encoding of texts from and to the client.", Some("UTF8")),
     ("DateStyle", "How dates and times are printed.", Some("ISO, MDY")),
     ("integer_datetimes", "Times are whole numbers of microseconds.", Some("on")),

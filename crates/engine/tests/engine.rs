@@ -2,6 +2,7 @@
 
 mod engine {
     mod alter;
+    mod building;
     mod clock;
     mod described;
     mod docs;

@@ -38,7 +38,9 @@ impl Harness {
     pub fn restart_at_random(&mut self, rng: &mut Rng) {
         self.workers = rng.usize(1..4);
         let mut rows = || if rng.bool() { rng.usize(1..20) } else { Batching::default().step_rows };
-        self.batching = Batching { step_rows: rows(), part_rows: rows() };
+        let (step_rows, part_rows) = (rows(), rows());
+        let at_once_bytes = if rng.bool() { 0 } else { Batching::default().at_once_bytes };
+        self.batching = Batching { step_rows, part_rows, at_once_bytes };
         self.restart();
     }
 

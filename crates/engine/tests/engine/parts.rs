@@ -24,7 +24,7 @@ FROM shops";
         for step_rows in [1, 3, 100] {
             for part_rows in [1, 2, 3, 100] {
                 db.workers = workers;
-                db.batching = Batching { step_rows, part_rows };
+                db.batching = Batching { step_rows, part_rows, ..Batching::default() };
                 db.restart();
                 let rows = db.run("SELECT * FROM visited");
                 assert_eq!(rows, expected, "{workers} workers, {:?}", db.batching);

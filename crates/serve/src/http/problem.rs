@@ -219,9 +219,10 @@ impl From<SqlError> for Problem {
         let kind = match error.state {
             SqlState::DiskFull => ProblemKind::DiskFull,
             SqlState::IoError | SqlState::DataCorrupted => ProblemKind::WritesRefused,
-            SqlState::AdminShutdown | SqlState::CannotConnectNow | SqlState::OutOfMemory => {
-                ProblemKind::Unavailable
-            }
+            SqlState::AdminShutdown
+            | SqlState::CannotConnectNow
+            | SqlState::OutOfMemory
+            | SqlState::ObjectNotInPrerequisiteState => ProblemKind::Unavailable,
             SqlState::TooManyConnections | SqlState::ConfigurationLimitExceeded => {
                 ProblemKind::TooManyRequests
             }

@@ -53,6 +53,7 @@ fn is_unnest(name: &ObjectName) -> bool {
 
 /// Rewrites a function in FROM. A series of constants is left to the planner, which makes its rows one by one.
 pub(super) fn rewrite_relation(relation: &mut TableFactor) {
+    let span = relation.span();
     let (arrays, names, alias, with_ordinality) = match relation {
         TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_ordinality, .. } => {
             let names = vec!["unnest"; array_exprs.len()];
@@ -66,7 +67,17 @@ pub(super) fn rewrite_relation(relation: &mut TableFactor) {
                 Some((arrays, names)) if !series_of_constants => {
                     (arrays, names, alias.clone(), *with_ordinality)
                 }
-                _ => return,
+                Some(_) => {
+                    let name = || Ident::with_span(span, "generate_series");
+                    let known = || TableAlias { explicit: true, name: name(), columns: vec![], at: None };
+                    let alias = alias.get_or_insert_with(known);
+                    // A function's only column is known by the alias.
+                    if alias.columns.is_empty() {
+                        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+                    }
+                    return;
+                }
+                None => return,
             }
         }
         TableFactor::Function { name, args, alias, with_ordinality, .. } => {
@@ -78,7 +89,6 @@ pub(super) fn rewrite_relation(relation: &mut TableFactor) {
         }
         _ => return,
     };
-    let span = relation.span();
     let mut arrays = arrays;
     let mut names: Vec<Ident> = names.into_iter().map(|name| Ident::with_span(span, name)).collect();
     let first = names.first().cloned().unwrap_or_else(|| Ident::with_span(span, "unnest"));
