@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::*;
 use crate::constraints::Constraints;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
-use crate::driver::{Driver, Job, Jobs, Measurements, Shared, Statistics};
+use crate::driver::{Driver, Job, Jobs, Measurements, Replace, Shared, Statistics, Views};
 use crate::plan::StreamPlan;
 use crate::point_read::PointReads;
 use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
@@ -92,10 +92,18 @@ pub struct Subscription {
 }
 
 /// What a definition did.
+#[derive(Default)]
 pub(crate) struct Defined {
     pub notices: Vec<Notice>,
     /// The view that is still being built.
     pub building: Option<RelationId>,
+    pub replaced: Option<Replaced>,
+}
+
+/// A view that is going to be replaced.
+pub(crate) struct Replaced {
+    pub notices: Vec<Notice>,
+    answer: oneshot::Receiver<Result<Tick, SqlError>>,
 }
 
 impl Database {
@@ -206,7 +214,7 @@ impl Database {
     pub(crate) fn snapshot(&self, wanted: &Wanted) -> Result<Snapshot, SqlError> {
         let ids = wanted.scans.iter().chain(wanted.keys.iter().map(|read| &read.relation));
         for id in ids {
-            if let Some(job) = self.shared.jobs.of(*id) {
+            if let Some(job) = self.shared.jobs.creating(*id) {
                 return Err(job.not_ready());
             }
         }
@@ -385,8 +393,16 @@ impl Database {
     ///
     /// A view over much data may still be on its way then: [`Database::wait_built`].
     pub(crate) async fn define(&self, statement: &ParsedStatement) -> Result<Defined, SqlError> {
-        let _turn = self.definitions.lock().await;
+        let turn = self.definitions.lock().await;
+        if let Some(job) = self.shared.jobs.replacing() {
+            return Err(job.not_replaced());
+        }
         let install = self.plan_definition(statement).await?;
+        if let Install::Replace(views) = install {
+            return self
+                .begin_replacing(statement, views)
+                .map(|replaced| Defined { replaced: Some(replaced), ..Defined::default() });
+        }
         let fed = match &install {
             Install::Table(table) if table.connector.is_some() => Some(Arc::clone(table)),
             _ => None,
@@ -397,14 +413,18 @@ impl Database {
         self.check_built(&install)?;
         let (id, dropped) = match &install {
             Install::Nothing => {
-                return Ok(Defined { notices: skipped(&statement.statement), building: None });
+                return Ok(Defined { notices: skipped(&statement.statement), ..Defined::default() });
             }
             Install::Table(table) => (table.id, None),
             Install::View { view, .. } => (view.id, None),
             Install::Index(index) => (index.id, None),
             Install::Function(function) => (function.id, None),
             // They create nothing: the id stays free.
-            Install::ReplaceView(_) | Install::Redefine(_) | Install::Comment { .. } => (RelationId(0), None),
+            Install::ReplaceView(_)
+            | Install::Redefine(_)
+            | Install::Comment { .. }
+            | Install::Replace(_)
+            | Install::CutOver { .. } => (RelationId(0), None),
             Install::Drop(objects) => (RelationId(0), Some(objects.clone())),
         };
         if let Some(name) = dropped
@@ -454,8 +474,50 @@ impl Database {
             let tables: HashSet<RelationId> = catalog.tables.values().map(|table| table.id).collect();
             self.constraints.write().retain(|id, _| tables.contains(id));
         }
-        let building = self.shared.jobs.of(RelationId(definition_id)).map(|_| RelationId(definition_id));
-        Ok(Defined { notices, building })
+        let building =
+            self.shared.jobs.creating(RelationId(definition_id)).map(|_| RelationId(definition_id));
+        drop(turn);
+        Ok(Defined { notices, building, replaced: None })
+    }
+
+    /// Begins to build what takes a view's place; the answer comes when it has.
+    fn begin_replacing(&self, statement: &ParsedStatement, views: Views) -> Result<Replaced, SqlError> {
+        if let Some(job) = views.iter().find_map(|(view, _)| self.shared.jobs.creating(view.id)) {
+            return Err(job.not_ready());
+        }
+        let Some((view, plan)) = views.first() else { return Err(SqlError::internal("a view is replaced")) };
+        let unbounded = crate::plan::unbounded_state(plan).into_iter();
+        let notices = unbounded.map(|state| state.notice(&view.name)).collect();
+        let job = Arc::new(Job::new(&view.name, true));
+        let definition = Definition { sql: statement.sql.clone(), id: view.id.0 };
+        self.shared.jobs.add(view.id, Arc::clone(&job));
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Replace(Box::new(Replace { definition, views, job, reply })))?;
+        Ok(Replaced { notices, answer })
+    }
+
+    /// Returns when a view was replaced and readers see the new one.
+    ///
+    /// # Errors
+    /// Why the old one is still there.
+    pub(crate) async fn wait_replaced(&self, replaced: Replaced) -> Result<(), SqlError> {
+        let stopped = |_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down");
+        let tick = replaced.answer.await.map_err(stopped)??;
+        self.wait_tick(tick, Duration::from_secs(24 * 3600)).await?;
+        Ok(())
+    }
+
+    /// Calls off a job that `SHOW JOBS` shows.
+    ///
+    /// # Errors
+    /// There is none of this number.
+    pub(crate) fn cancel_job(&self, id: u32) -> Result<(), SqlError> {
+        let job = self.shared.jobs.of(RelationId(id)).ok_or_else(|| {
+            SqlError::new(SqlState::UndefinedObject, format!("there is no job {id}"))
+                .with_hint("SHOW JOBS lists them")
+        })?;
+        job.cancel();
+        Ok(())
     }
 
     /// Views and indexes stand on views that are there.
@@ -465,7 +527,7 @@ impl Database {
             Install::Index(index) => self.catalog().id_of(&index.relation).into_iter().collect(),
             _ => Vec::new(),
         };
-        match read.into_iter().find_map(|id| self.shared.jobs.of(id)) {
+        match read.into_iter().find_map(|id| self.shared.jobs.creating(id)) {
             Some(job) => Err(job.not_ready()),
             None => Ok(()),
         }
@@ -632,7 +694,7 @@ impl Database {
         } else {
             return Err(self.no_relation(relation));
         };
-        if let Some(job) = self.shared.jobs.of(id) {
+        if let Some(job) = self.shared.jobs.creating(id) {
             return Err(job.not_ready());
         }
         let (tick, snapshot, changes) = self

@@ -39,6 +39,13 @@ pub enum Install {
     Function(Arc<FunctionDef>),
     /// A plain view in the place of the one that is there.
     ReplaceView(Arc<ViewDef>),
+    /// A materialized view in the place of the one that is there, then those that stand on it, computed anew.
+    Replace(Vec<(Arc<ViewDef>, Arc<StreamPlan>)>),
+    /// What was built beside a materialized view takes its place.
+    CutOver {
+        view: RelationId,
+        reads_clock: bool,
+    },
     Comment {
         of: (RelationId, Option<usize>),
         text: Option<String>,

@@ -28,7 +28,7 @@ use crate::system::{late_rows_table, rejected_rows_table};
 use crate::view_store::Store;
 use backfill::internal;
 use building::BuildThread;
-pub use building::{Job, Jobs};
+pub use building::{Job, Jobs, Replace, Views};
 
 use crate::writer::{LogFacts, Logged, Request, Work, tick_after};
 
@@ -173,6 +173,7 @@ impl Driver {
         while let Some(work_item) = next {
             match work_item {
                 Work::Measure(reply) => measure.push(reply),
+                Work::Replace(replace) => self.begin_replacing(*replace),
                 Work::Record(logged) => {
                     last = Some(logged.offset);
                     if let Entry::Rows(entry) = &logged.entry {
@@ -284,6 +285,8 @@ impl Driver {
             Install::ReplaceView(view) => {
                 self.catalog.views.insert(view.name.clone(), view);
             }
+            Install::Replace(views) => self.replace_views(&views, offset)?,
+            Install::CutOver { view, .. } => self.cut_over(view, offset)?,
             Install::Comment { of, text } => match text {
                 Some(text) => drop(self.catalog.comments.insert(of, text)),
                 None => drop(self.catalog.comments.remove(&of)),
@@ -307,8 +310,10 @@ impl Driver {
             if let Some(running) = self.views.get_mut(&view.id) {
                 running.definition = Arc::clone(view);
             }
-            if let Some(building) = self.building.get_mut(&view.id) {
-                building.view = Arc::clone(view);
+            for (own, _) in self.building.values_mut().flat_map(|building| &mut building.views) {
+                if own.id == view.id {
+                    *own = Arc::clone(view);
+                }
             }
         }
         for index in &changed.indexes {
@@ -329,7 +334,9 @@ impl Driver {
             .chain(changed.views.iter().map(|view| (view.id, &view.name)))
             .collect();
         let running = self.views.values_mut().map(|running| &mut running.plan);
-        for plan in running.chain(self.building.values_mut().map(|building| &mut building.plan)) {
+        for plan in
+            running.chain(self.building.values_mut().flat_map(|b| b.views.iter_mut().map(|(_, plan)| plan)))
+        {
             let renamed = |node: &PlanNode| match &node.kind {
                 PlanKind::Source { relation, name } => names.get(relation).is_some_and(|new| *new != name),
                 _ => false,
@@ -424,7 +431,8 @@ impl Driver {
             .unwrap_or(0);
         self.catalog.next_id = self.catalog.next_id.max(newest + 1).max(crate::system::FIRST_USER_ID);
         let built = self.views.values().map(|v| (&v.definition.name, &v.plan));
-        let all = built.chain(self.building.values().map(|b| (&b.view.name, &b.plan)));
+        let creating = self.building.values().filter(|building| !building.replaces());
+        let all = built.chain(creating.flat_map(|b| b.views.iter().map(|(view, plan)| (&view.name, plan))));
         let properties = all.map(|(name, plan)| (name.clone(), plan.root().properties.clone()));
         *self.shared.view_properties.write() = Arc::new(properties.collect());
         *self.shared.plans.write() = self.views.iter().map(|(id, v)| (*id, Arc::clone(&v.plan))).collect();

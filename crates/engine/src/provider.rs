@@ -21,7 +21,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use parking_lot::Mutex;
-use sql::{Catalog, RelationId, SqlFunctions};
+use sql::{Catalog, RelationId, SqlError, SqlFunctions, SqlState};
 
 use crate::definition::ViewProperties;
 use crate::key_read::{KeyRead, may_bind};
@@ -304,6 +304,19 @@ impl TableProvider for RelationTable {
                 DataFusionError::Internal("a query runs after its snapshot was taken".into())
             })?),
         };
+        // Between the planning of the query and its tick a view may have been replaced.
+        let there = match &rows {
+            Rows::All(snapshot) => Some(snapshot.schema()),
+            Rows::Found(batches) => batches.first().map(RecordBatch::schema),
+        };
+        let types =
+            |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+        if there.is_some_and(|there| !types(&there).starts_with(&types(&self.schema))) {
+            let error =
+                SqlError::new(SqlState::FeatureNotSupported, "cached plan must not change result type");
+            let error = error.with_hint("the relation has other columns now; send the query again");
+            return Err(DataFusionError::External(Box::new(error)));
+        }
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),

@@ -95,6 +95,34 @@ pub enum Contents {
     },
 }
 
+/// What takes the place of a relation's rows. Who follows their changes is told to start anew.
+pub struct Replacement {
+    id: RelationId,
+    schema: SchemaRef,
+    store: Store,
+    indexes: Vec<(String, Vec<usize>, IndexId)>,
+}
+
+impl Replacement {
+    /// With indexes of these names and columns.
+    ///
+    /// # Errors
+    /// When a column can't be indexed.
+    pub fn new(
+        id: RelationId,
+        schema: SchemaRef,
+        mut store: Store,
+        indexes: Vec<(String, Vec<usize>)>,
+    ) -> dataflow::Result<Replacement> {
+        let index = |(name, columns): (String, Vec<usize>)| {
+            let number = store.create_index(columns.clone())?;
+            Ok((name, columns, number))
+        };
+        let indexes = indexes.into_iter().map(index).collect::<dataflow::Result<Vec<_>>>()?;
+        Ok(Replacement { id, schema, store, indexes })
+    }
+}
+
 /// Handles to some relations at one tick.
 #[derive(Clone, Default)]
 pub struct Snapshot {
@@ -130,6 +158,8 @@ pub struct LogRows {
 /// What the engine publishes in one go.
 #[derive(Default)]
 pub struct Publication {
+    /// Rows that take the place of others, before the changes.
+    pub replacements: Vec<Replacement>,
     pub changes: Vec<(RelationId, ZSet)>,
     /// Log records that hold rows of append-only tables.
     pub locations: Vec<(RelationId, Location)>,
@@ -208,6 +238,14 @@ impl Published {
         let mut inner = self.inner.write();
         assert!(tick >= inner.tick, "ticks grow");
         inner.tick = tick;
+        for Replacement { id, schema, store, indexes } in publication.replacements {
+            let Some(relation) = inner.relations.get_mut(&id) else { continue };
+            relation.schema = schema;
+            relation.contents = Contents::Store(store);
+            relation.indexes = indexes;
+            relation.subscribers.clear();
+            relation.history = None;
+        }
         for (id, location) in publication.locations {
             if let Some(Relation { contents: Contents::Log { locations, .. }, .. }) =
                 inner.relations.get_mut(&id)
@@ -424,6 +462,14 @@ impl Snapshot {
 }
 
 impl RelationSnapshot {
+    /// Columns of the rows.
+    pub fn schema(&self) -> SchemaRef {
+        match self {
+            RelationSnapshot::Store(snapshot) => snapshot.schema(),
+            RelationSnapshot::Log(rows) => Arc::clone(&rows.rows.schema),
+        }
+    }
+
     /// All rows, in batches of bounded size; `projection` picks columns.
     pub fn batches(
         &self,

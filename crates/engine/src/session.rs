@@ -194,6 +194,10 @@ impl Session {
                 }
                 command("RESET")
             }
+            Statement::CancelJob(id) => {
+                self.database.cancel_job(*id)?;
+                command("CANCEL JOB")
+            }
             Statement::Flush => {
                 self.database.flush().await?;
                 command("FLUSH")
@@ -224,16 +228,22 @@ impl Session {
     }
 
     async fn define(&self, statement: &ParsedStatement, tag: &str) -> Result<Outcome, SqlError> {
-        let Defined { mut notices, building } = self.database.define(statement).await?;
-        if let Some(view) = building {
-            if self.setting("background_ddl").is_some_and(|value| value == "on") {
-                notices.push(Notice {
-                    message: "the view is being built".into(),
-                    hint: Some("SHOW JOBS says how far it is".into()),
-                });
-            } else {
-                self.database.wait_built(view).await?;
+        let Defined { mut notices, building, replaced } = self.database.define(statement).await?;
+        let waits = self.setting("background_ddl").is_none_or(|value| value != "on");
+        if !waits && (building.is_some() || replaced.is_some()) {
+            notices.push(Notice {
+                message: "the view is being built".into(),
+                hint: Some("SHOW JOBS says how far it is".into()),
+            });
+        }
+        if let Some(mut replaced) = replaced {
+            notices.append(&mut replaced.notices);
+            if waits {
+                self.database.wait_replaced(replaced).await?;
             }
+        }
+        if let Some(view) = building.filter(|_| waits) {
+            self.database.wait_built(view).await?;
         }
         Ok(Outcome::Command { tag: tag.to_string(), notices })
     }

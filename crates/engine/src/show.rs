@@ -131,7 +131,7 @@ fn jobs(session: &Session) -> TextTable {
         let name = catalog.views.values().find(|v| v.id == id).map_or(&job.view, |v| &v.name);
         vec![
             Some(id.0.to_string()),
-            Some(format!("CREATE MATERIALIZED VIEW {name}")),
+            Some(format!("CREATE {}MATERIALIZED VIEW {name}", if job.replaces { "OR REPLACE " } else { "" })),
             Some(format!("{:.1}%", progress.share * 100.0)),
             Some(progress.rows.to_string()),
             Some(format!("{:.0}", progress.rows_per_second)),
@@ -246,6 +246,10 @@ pub async fn explain(
         Statement::CreateView { view, .. } if analyze => explain_view(session, &view.name, analyze).await?,
         Statement::CreateView { .. } => match session.database.plan_definition(statement).await? {
             Install::View { plan: Some(plan), .. } => crate::plan::explain(&plan),
+            Install::Replace(views) => match views.first() {
+                Some((_, plan)) => crate::plan::explain(plan),
+                None => String::new(),
+            },
             Install::View { plan: None, .. } => "computed when it is read".to_string(),
             _ => "nothing to do: it exists".to_string(),
         },

@@ -88,6 +88,9 @@ impl Transient {
                 catalog.comments.remove(&of);
                 catalog.comments.extend(text.map(|text| (of, text)));
             }
+            Install::Replace(_) | Install::CutOver { .. } => {
+                return Err(SqlError::unsupported("CREATE OR REPLACE MATERIALIZED VIEW needs a database"));
+            }
             Install::Redefine(_) => return Err(SqlError::unsupported("ALTER needs a database")),
             Install::Drop(_) => return Err(SqlError::unsupported("DROP needs a database")),
         }

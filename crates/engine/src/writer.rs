@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::dedup::{Answer, DedupSet, Requests, keep};
 use crate::definition::Install;
-use crate::driver::Measurements;
+use crate::driver::{Measurements, Replace};
 use crate::record::{
     Definition, EncodedPart, Entry, KIND_CLOCK, KIND_DEFINITION, KIND_ROWS, RowsEntry, encode_part,
     encode_rows,
@@ -38,6 +38,8 @@ pub enum Request {
     },
     /// Answers with the tick that shows everything that was handed in before.
     Barrier(oneshot::Sender<Result<Tick, SqlError>>),
+    /// For the engine: it asks for the definition to be logged when what takes a view's place is ready.
+    Replace(Box<Replace>),
     /// For the engine, behind everything that was handed in before.
     Measure(oneshot::Sender<Measurements>),
     Shutdown,
@@ -62,6 +64,7 @@ pub struct Committed {
 /// What the engine's thread is to do.
 pub enum Work {
     Record(Box<Logged>),
+    Replace(Box<Replace>),
     /// Give the figures of every node of every running view.
     Measure(oneshot::Sender<Measurements>),
 }
@@ -206,6 +209,8 @@ impl Writer {
                 group.pending.push(Pending::Tick(reply, tick));
             }
             Request::Measure(reply) => group.measure.push(reply),
+            // The engine ends only after this thread.
+            Request::Replace(replace) => drop(self.engine.send(Work::Replace(replace))),
             Request::Rows(mut request) => {
                 let reply = request.reply.take();
                 match self.append_rows(*request, group) {
@@ -219,9 +224,12 @@ impl Writer {
                 }
             }
             Request::Definition { definition, install, reply } => {
-                if let Install::View { plan: Some(plan), .. } = &install
-                    && plan.reads_clock()
-                {
+                let reads_clock = match &install {
+                    Install::View { plan: Some(plan), .. } => plan.reads_clock(),
+                    Install::CutOver { reads_clock, .. } => *reads_clock,
+                    _ => false,
+                };
+                if reads_clock {
                     // What the view shows first is as of now, not as of the last record.
                     let now_us = (self.now_us)();
                     self.append_clock(now_us, group);

@@ -129,6 +129,14 @@ impl<'a> StatementParser<'a> {
                 self.parser.next_token();
                 Ok(Statement::Flush)
             }
+            "CANCEL" => {
+                if !self.accept(&["CANCEL", "JOB"]) && !self.accept(&["CANCEL", "JOBS"]) {
+                    return Err(self.unexpected());
+                }
+                let number = self.parser.parse_literal_uint();
+                let number = self.lift(number)?;
+                Ok(Statement::CancelJob(u32::try_from(number).unwrap_or(u32::MAX)))
+            }
             "COPY" => self.copy(),
             "EXPLAIN" => self.explain(),
             "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {

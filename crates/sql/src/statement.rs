@@ -114,6 +114,8 @@ pub enum Statement {
         name: String,
     },
     Flush,
+    /// `CANCEL JOB n`, of those that `SHOW JOBS` lists.
+    CancelJob(u32),
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE: accepted so that drivers work; each statement
     /// commits by itself. The tag is what PostgreSQL would answer.
     Transaction {

@@ -322,15 +322,14 @@ impl Circuit {
         self.find_divisible();
     }
 
-    /// Moves a view that was built in a circuit of its own into this one. Nodes that exist here already have the
-    /// same state, because both saw the same records; the others bring theirs along.
+    /// Moves views that were built in a circuit of their own, given with their nodes, into this one. Nodes that exist here
+    /// already have the same state, because both saw the same records; the others bring theirs along.
     pub fn adopt(
         &mut self,
-        view: RelationId,
+        views: &[(RelationId, NodeId)],
         built: Circuit,
-        root: NodeId,
         watermarks: &mut Watermarks,
-    ) -> NodeId {
+    ) -> Vec<NodeId> {
         let mut ids: HashMap<NodeId, NodeId> = HashMap::new();
         for (old, node) in built.nodes.into_iter().enumerate() {
             let Some(mut node) = node else { continue };
@@ -362,10 +361,13 @@ impl Circuit {
             };
             ids.insert(old, id);
         }
-        let root = ids[&root];
-        self.use_node(root, view);
-        self.give_rows(root, view);
-        root
+        let adopt = |(view, root): &(RelationId, NodeId)| {
+            let root = ids[root];
+            self.use_node(root, *view);
+            self.give_rows(root, *view);
+            root
+        };
+        views.iter().map(adopt).collect()
     }
 }
 

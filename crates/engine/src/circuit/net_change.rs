@@ -145,6 +145,6 @@ mod tests {
         let sum = net.with(None).unwrap();
         let [sum] = sum.as_slice() else { panic!("one batch, not {}", sum.len()) };
         assert_eq!(sum.weight(0), -1);
-        assert_eq!(picture(&[sum.clone()]), picture(&[change(&[(10, -1), (20, 2), (100, 1)])]));
+        assert_eq!(picture(std::slice::from_ref(sum)), picture(&[change(&[(10, -1), (20, 2), (100, 1)])]));
     }
 }

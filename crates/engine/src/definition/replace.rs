@@ -17,11 +17,17 @@ impl DefinitionPlanner<'_> {
         view: &ViewDef,
         old: &Arc<ViewDef>,
     ) -> Result<Install, SqlError> {
-        if old.materialized || view.materialized {
-            return Err(SqlError::unsupported(
-                "CREATE OR REPLACE of a materialized view that exists is not supported yet",
-            )
-            .with_hint(format!("use DROP MATERIALIZED VIEW \"{}\" CASCADE, then CREATE", view.name)));
+        if old.materialized != view.materialized {
+            let (there, other) = match old.materialized {
+                true => ("materialized view", "view"),
+                false => ("view", "materialized view"),
+            };
+            let message = format!("\"{}\" is a {there} and can't become a {other}", view.name);
+            let hint = format!("use DROP {} \"{}\" CASCADE, then CREATE", there.to_uppercase(), view.name);
+            return Err(SqlError::new(SqlState::WrongObjectType, message).with_hint(hint));
+        }
+        if old.materialized {
+            return self.replace_materialized(statement, view, old).await;
         }
         let Install::View { view, .. } = self.create_view(statement, view, old.id).await? else {
             return Err(SqlError::internal("a view was planned as something else"));
@@ -50,22 +56,87 @@ impl DefinitionPlanner<'_> {
         }
         let plain = named(ObjectKind::View);
         if !plain.is_empty() {
-            let kept = old.schema.fields().iter().zip(view.schema.fields());
-            let differs = kept.clone().find(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type());
-            let missing = old.schema.fields().get(view.schema.fields().len());
-            if let Some(column) = differs.map(|(old, _)| old).or(missing) {
-                return Err(SqlError::new(
-                    SqlState::InvalidDefinition,
-                    format!(
-                        "cannot change column \"{}\" of view \"{}\" because view {plain} reads it",
-                        column.name(),
-                        view.name
-                    ),
-                )
-                .with_hint("keep names, types and order of the columns; new ones come last"));
-            }
+            check_columns_stay(old, &view, &format!("view {plain}"))?;
         }
         Ok(Install::ReplaceView(view))
+    }
+
+    /// A materialized view takes the place of the one that is there. All that stand on it are computed anew.
+    async fn replace_materialized(
+        &self,
+        statement: &ParsedStatement,
+        view: &ViewDef,
+        old: &Arc<ViewDef>,
+    ) -> Result<Install, SqlError> {
+        let Install::View { view, plan: Some(plan) } = self.create_view(statement, view, old.id).await?
+        else {
+            return Err(SqlError::internal("a materialized view was planned as something else"));
+        };
+        let name = &view.name;
+        let mut order =
+            self.catalog.drop_order(ObjectKind::MaterializedView, std::slice::from_ref(name), false, true)?;
+        // Those that are read come first.
+        order.reverse();
+        let is_view = |object: &&Object| object.kind != ObjectKind::Index;
+        let above: Vec<&Object> =
+            order.iter().filter(is_view).filter(|object| object.name != *name).collect();
+        let own =
+            above.iter().map(|object| &object.name).chain([name]).find(|own| view.depends_on.contains(own));
+        if let Some(own) = own {
+            let message = format!("materialized view \"{name}\" would read itself");
+            let error = SqlError::new(SqlState::InvalidDefinition, message);
+            return Err(if own == name {
+                error
+            } else {
+                error.with_detail(format!("\"{own}\" stands on it"))
+            });
+        }
+        for index in self.catalog.indexes.values().filter(|index| index.relation == *name) {
+            let gone = index.columns.iter().find(|column| view.schema.field_with_name(column).is_err());
+            if let Some(column) = gone {
+                let message = format!(
+                    "cannot drop column \"{column}\" of materialized view \"{name}\" because index \"{}\" is on it",
+                    index.name
+                );
+                return Err(
+                    SqlError::new(SqlState::DependentObjectsStillExist, message).with_hint("drop the index")
+                );
+            }
+        }
+        let mut catalog = sql::Catalog::clone(self.catalog);
+        let mut properties = self.views.clone();
+        properties.insert(name.clone(), plan.root().properties.clone());
+        catalog.views.insert(name.clone(), Arc::clone(&view));
+        let mut views = vec![(Arc::clone(&view), plan)];
+        for object in above {
+            check_columns_stay(old, &view, &format!("{} \"{}\"", object.kind.word(), object.name))?;
+            let Some(reader) = catalog.views.get(&object.name).map(Arc::clone) else { continue };
+            let planned = Arc::new(catalog.clone());
+            let planner = DefinitionPlanner { catalog: &planned, views: &properties, base: self.base };
+            let text = ParsedStatement {
+                statement: statement.statement.clone(),
+                sql: reader.sql.clone(),
+                offset: 0,
+            };
+            let again = planner.create_view(&text, &reader, reader.id).await.map_err(|error| SqlError {
+                message: format!("{} \"{}\": {}", object.kind.word(), object.name, error.message),
+                position: None,
+                ..error
+            })?;
+            let Install::View { view: again, plan } = again else { continue };
+            let same = reader.schema.fields().len() == again.schema.fields().len();
+            if !same && again.materialized {
+                let message = format!("materialized view \"{}\" would get other columns", object.name);
+                return Err(SqlError::new(SqlState::DependentObjectsStillExist, message)
+                    .with_hint("let it name its columns instead of *"));
+            }
+            if let Some(plan) = plan {
+                properties.insert(object.name.clone(), plan.root().properties.clone());
+                catalog.views.insert(object.name.clone(), Arc::clone(&again));
+                views.push((again, plan));
+            }
+        }
+        Ok(Install::Replace(views))
     }
 
     pub(super) async fn create_function(
@@ -162,4 +233,22 @@ impl DefinitionPlanner<'_> {
         };
         Ok(Install::Comment { of: (id, column), text })
     }
+}
+
+/// What others read keeps its columns: names, types and order.
+fn check_columns_stay(old: &ViewDef, new: &ViewDef, reader: &str) -> Result<(), SqlError> {
+    let kept = old.schema.fields().iter().zip(new.schema.fields());
+    let differs = kept.clone().find(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type());
+    let missing = old.schema.fields().get(new.schema.fields().len());
+    let Some(column) = differs.map(|(old, _)| old).or(missing) else { return Ok(()) };
+    let kind = if new.materialized { "materialized view" } else { "view" };
+    Err(SqlError::new(
+        SqlState::InvalidDefinition,
+        format!(
+            "cannot change column \"{}\" of {kind} \"{}\" because {reader} reads it",
+            column.name(),
+            new.name
+        ),
+    )
+    .with_hint("keep names, types and order of the columns; new ones come last"))
 }

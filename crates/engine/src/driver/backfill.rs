@@ -12,8 +12,8 @@ use storage::log::{Location, LogReader, Offset};
 use super::{Driver, RunningView};
 use crate::api::{Batching, ViewStatus};
 use crate::circuit::NodeId;
-use crate::plan::{PlanKind, StreamPlan};
-use crate::published::Contents;
+use crate::plan::StreamPlan;
+use crate::published::{Contents, Replacement};
 use crate::record::{Entry, RowsSchema, Schemas, decode};
 use crate::stepper::Stepper;
 use crate::view_store::Store;
@@ -36,19 +36,24 @@ impl Past {
     }
 }
 
-/// A view on its way: all its records before [`Backfill::through`] were taken.
+/// Views on their way: all their records before [`Backfill::through`] were taken.
 pub(super) struct Backfill {
-    pub view: Arc<ViewDef>,
-    pub plan: Arc<StreamPlan>,
-    /// Tables that it reads, directly or through views.
+    pub views: Vec<Built>,
+    /// Tables that they read, directly or through views.
     pub tables: Vec<RelationId>,
     pub through: Offset,
     pub rows: u64,
     schemas: Schemas,
     stepper: Stepper,
+    tick: Tick,
+}
+
+/// A view, and what it has so far.
+pub(super) struct Built {
+    pub view: Arc<ViewDef>,
+    pub plan: Arc<StreamPlan>,
     root: NodeId,
     store: Store,
-    tick: Tick,
 }
 
 impl Backfill {
@@ -88,30 +93,25 @@ impl Backfill {
         if let Some((_, error)) = result.failed.first() {
             return Err(SqlError::internal(error.clone()));
         }
-        for change in result.changes.get(&self.root).into_iter().flatten() {
-            self.store.apply(change).map_err(internal)?;
+        for built in &mut self.views {
+            for change in result.changes.get(&built.root).into_iter().flatten() {
+                built.store.apply(change).map_err(internal)?;
+            }
         }
         Ok(())
     }
 }
 
 impl Driver {
-    /// An empty view, with all that stands between it and its tables.
+    /// Empty views, those that are read first, with all that stands between them and their tables.
     pub(super) fn begin_backfill(
         &self,
-        view: &Arc<ViewDef>,
-        plan: &Arc<StreamPlan>,
+        views: &[(Arc<ViewDef>, Arc<StreamPlan>)],
         batching: Batching,
     ) -> Result<Backfill, SqlError> {
-        let root_plan = plan.root();
-        let key = root_plan.properties.key.clone().unwrap_or_default();
-        let store = if root_plan.properties.append_only && (view.emit_on_window_close || key.is_empty()) {
-            Store::append_only(Arc::clone(&root_plan.schema))
-        } else {
-            Store::view(Arc::clone(&root_plan.schema), key).map_err(internal)?
-        };
         let mut stepper = Stepper::new(self.workers, batching);
-        let tables = self.source_tables(plan);
+        let own: Vec<RelationId> = views.iter().map(|(view, _)| view.id).collect();
+        let tables = self.tables_of(views);
         let mut schemas = Schemas::new();
         for id in &tables {
             let table = self.catalog.tables.values().find(|t| t.id == *id);
@@ -120,30 +120,57 @@ impl Driver {
             stepper.add_table(Arc::clone(table))?;
         }
         let mut roots = HashMap::new();
-        for below in self.views_below(plan) {
-            let running = self.views.get(&below);
-            let running = running.ok_or_else(|| SqlError::internal("a view reads views that are there"))?;
-            let root = stepper
-                .circuit
-                .add_view(below, &running.plan, &roots, &mut stepper.watermarks)
-                .map_err(internal)?;
-            roots.insert(below, root);
+        for (_, plan) in views {
+            for below in self.views_below(plan, &own) {
+                if roots.contains_key(&below) {
+                    continue;
+                }
+                let running = self.views.get(&below);
+                let running =
+                    running.ok_or_else(|| SqlError::internal("a view reads views that are there"))?;
+                let root = stepper.circuit.add_view(below, &running.plan, &roots, &mut stepper.watermarks);
+                roots.insert(below, root.map_err(internal)?);
+            }
         }
-        let root =
-            stepper.circuit.add_view(view.id, plan, &roots, &mut stepper.watermarks).map_err(internal)?;
+        let mut built = Vec::new();
+        for (view, plan) in views {
+            let root_plan = plan.root();
+            let key = root_plan.properties.key.clone().unwrap_or_default();
+            let store = if root_plan.properties.append_only && (view.emit_on_window_close || key.is_empty()) {
+                Store::append_only(Arc::clone(&root_plan.schema))
+            } else {
+                Store::view(Arc::clone(&root_plan.schema), key).map_err(internal)?
+            };
+            let root = stepper.circuit.add_view(view.id, plan, &roots, &mut stepper.watermarks);
+            let root = root.map_err(internal)?;
+            roots.insert(view.id, root);
+            built.push(Built { view: Arc::clone(view), plan: Arc::clone(plan), root, store });
+        }
         stepper.wake();
-        Ok(Backfill {
-            view: Arc::clone(view),
-            plan: Arc::clone(plan),
-            tables,
-            through: Offset(0),
-            rows: 0,
-            schemas,
-            stepper,
-            root,
-            store,
-            tick: Tick(0),
-        })
+        let through = Offset(0);
+        Ok(Backfill { views: built, tables, through, rows: 0, schemas, stepper, tick: Tick(0) })
+    }
+
+    /// The tables that views read, directly or through others.
+    pub(super) fn tables_of(&self, views: &[(Arc<ViewDef>, Arc<StreamPlan>)]) -> Vec<RelationId> {
+        let own: HashMap<RelationId, &Arc<StreamPlan>> =
+            views.iter().map(|(view, plan)| (view.id, plan)).collect();
+        let mut tables = Vec::new();
+        let mut plans: Vec<&StreamPlan> = views.iter().map(|(_, plan)| plan.as_ref()).collect();
+        while let Some(plan) = plans.pop() {
+            for relation in plan.sources() {
+                let running = self.views.get(&relation).map(|view| view.plan.as_ref());
+                match own.get(&relation).map(|plan| plan.as_ref()).or(running) {
+                    // Those of its own are looked at anyway.
+                    Some(_) if own.contains_key(&relation) => {}
+                    Some(plan) => plans.push(plan),
+                    None => tables.push(relation),
+                }
+            }
+        }
+        tables.sort_unstable();
+        tables.dedup();
+        tables
     }
 
     /// The records of these tables, and those of the clock, in order.
@@ -165,7 +192,8 @@ impl Driver {
         records
     }
 
-    /// Puts a view that has taken all records so far into the running circuit, and shows it.
+    /// Puts views that have taken all records so far into the running circuit, and shows them; those of the same number
+    /// that are there make room.
     pub(super) fn adopt(&mut self, mut built: Backfill) -> Result<(), SqlError> {
         built.step()?;
         // Other tables' records moved the clock, too.
@@ -174,46 +202,44 @@ impl Driver {
             built.stepper.wake();
             built.step()?;
         }
-        let Backfill { view, plan, stepper, root, store, .. } = built;
-        // It may have been renamed since.
-        let current = self.catalog.views.values().find(|current| current.id == view.id);
-        let view = current.map_or(view, Arc::clone);
-        let watermarks = &mut self.stepper.watermarks;
-        let root = self.stepper.circuit.adopt(view.id, stepper.circuit, root, watermarks);
-        self.shared.published.add(view.id, Arc::clone(&plan.root().schema), Contents::Store(store));
-        self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
-        self.statistics.views.insert(view.id, ViewStatus::default());
-        self.views.insert(view.id, RunningView { definition: view, plan, root, suspended: None });
+        let Backfill { views, stepper, .. } = built;
+        for old in views.iter().filter(|new| self.views.contains_key(&new.view.id)) {
+            // Nodes above a replaced view look like those that take their place, and have another state.
+            self.stepper.circuit.drop_view(old.view.id);
+        }
+        let roots: Vec<(RelationId, NodeId)> =
+            views.iter().map(|built| (built.view.id, built.root)).collect();
+        let roots = self.stepper.circuit.adopt(&roots, stepper.circuit, &mut self.stepper.watermarks);
+        for (Built { view, plan, store, .. }, root) in views.into_iter().zip(roots) {
+            let schema = Arc::clone(&plan.root().schema);
+            if self.views.contains_key(&view.id) {
+                let indexes = self.catalog.indexes.values().filter(|index| index.relation == view.name);
+                let columns = |names: &[String]| -> Vec<usize> {
+                    names.iter().filter_map(|name| view.schema.index_of(name).ok()).collect()
+                };
+                let indexes = indexes.map(|index| (index.name.clone(), columns(&index.columns))).collect();
+                let replacement = Replacement::new(view.id, schema, store, indexes).map_err(internal)?;
+                // What its rows did since the last tick is in the new ones.
+                self.changes.changes.retain(|(id, _)| *id != view.id);
+                self.changes.replacements.push(replacement);
+            } else {
+                self.shared.published.add(view.id, schema, Contents::Store(store));
+            }
+            self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
+            self.statistics.views.insert(view.id, ViewStatus::default());
+            self.views.insert(view.id, RunningView { definition: view, plan, root, suspended: None });
+        }
         Ok(())
     }
 
-    /// Tables that a plan reads, directly or through views.
-    pub(super) fn source_tables(&self, plan: &StreamPlan) -> Vec<RelationId> {
-        let mut tables = Vec::new();
-        for node in &plan.nodes {
-            if let PlanKind::Source { relation, .. } = &node.kind {
-                match self.views.get(relation) {
-                    Some(view) => tables.extend(self.source_tables(&view.plan)),
-                    None => tables.push(*relation),
-                }
-            }
-        }
-        tables.sort();
-        tables.dedup();
-        tables
-    }
-
-    /// Materialized views that a plan reads, those below them first.
-    fn views_below(&self, plan: &StreamPlan) -> Vec<RelationId> {
+    /// Materialized views that a plan reads, those below them first, without `except` and what is below only these.
+    fn views_below(&self, plan: &StreamPlan, except: &[RelationId]) -> Vec<RelationId> {
         let mut found = Vec::new();
-        for node in &plan.nodes {
-            if let PlanKind::Source { relation, .. } = &node.kind
-                && let Some(view) = self.views.get(relation)
-            {
-                for id in self.views_below(&view.plan).into_iter().chain([*relation]) {
-                    if !found.contains(&id) {
-                        found.push(id);
-                    }
+        for relation in plan.sources().filter(|relation| !except.contains(relation)) {
+            let Some(view) = self.views.get(&relation) else { continue };
+            for id in self.views_below(&view.plan, except).into_iter().chain([relation]) {
+                if !found.contains(&id) {
+                    found.push(id);
                 }
             }
         }

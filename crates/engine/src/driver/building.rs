@@ -8,6 +8,9 @@
 //! A thread takes the records that were there, and then those that came meanwhile. When few are left the engine takes
 //! these between two ticks: the view is then where it would be had it existed from the beginning, without gap or overlap.
 //! A crash forgets it all; the definition is in the log, and at the next start the view is built with the others.
+//!
+//! What replaces a view, and all that stand on it, is built in the same way, while the old ones are read. Its definition
+//! goes to the log when it is ready, and the moment that it comes out is the one at which all of them change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,15 +18,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use dataflow::Tick;
 use parking_lot::{Mutex, RwLock};
 use sql::{RelationId, SqlError, SqlState, ViewDef};
 use storage::log::{LogReader, Offset};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::Driver;
 use super::backfill::{Backfill, Past};
 use crate::api::Batching;
+use crate::definition::Install;
 use crate::plan::StreamPlan;
+use crate::record::Definition;
+use crate::writer::{Request, tick_after};
 
 /// Times that the thread catches up with what came meanwhile; then the engine waits for the rest, which does not get less.
 const ROUNDS_MAX: usize = 12;
@@ -33,6 +40,8 @@ const STEP_ROWS: usize = 64 * 1024;
 /// A view that is being built, as others see it.
 pub struct Job {
     pub view: String,
+    /// There is one to be read meanwhile.
+    pub replaces: bool,
     pub started: Instant,
     cancelled: AtomicBool,
     bytes: AtomicU64,
@@ -54,6 +63,32 @@ pub struct Progress {
 }
 
 impl Job {
+    pub fn new(view: &str, replaces: bool) -> Job {
+        Job {
+            view: view.to_string(),
+            replaces,
+            started: Instant::now(),
+            cancelled: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            bytes_done: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            failed: Mutex::new(None),
+        }
+    }
+
+    /// Ends it soon. A view that was to be created stays as one that can't be read, until it is dropped.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// What other definitions are told while a view is being replaced.
+    pub fn not_replaced(&self) -> SqlError {
+        let message =
+            format!("materialized view \"{}\" is being replaced; definitions wait for it", self.view);
+        SqlError::new(SqlState::ObjectNotInPrerequisiteState, message)
+            .with_hint("SHOW JOBS says how long it takes; CANCEL JOB stops it")
+    }
+
     pub fn progress(&self) -> Progress {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-6);
         let (all, done) = (self.bytes.load(Ordering::Relaxed), self.bytes_done.load(Ordering::Relaxed));
@@ -101,6 +136,15 @@ impl Jobs {
         self.running.read().get(&view).cloned()
     }
 
+    /// The job of a view that can't be read yet.
+    pub fn creating(&self, view: RelationId) -> Option<Arc<Job>> {
+        self.of(view).filter(|job| !job.replaces)
+    }
+
+    pub fn replacing(&self) -> Option<Arc<Job>> {
+        self.running.read().values().find(|job| job.replaces).cloned()
+    }
+
     pub fn all(&self) -> Vec<(RelationId, Arc<Job>)> {
         self.running.read().iter().map(|(id, job)| (*id, Arc::clone(job))).collect()
     }
@@ -122,7 +166,7 @@ impl Jobs {
         }
     }
 
-    fn add(&self, view: RelationId, job: Arc<Job>) {
+    pub fn add(&self, view: RelationId, job: Arc<Job>) {
         self.running.write().insert(view, job);
         self.changed.send_modify(|times| *times += 1);
     }
@@ -140,20 +184,45 @@ impl Jobs {
 }
 
 type Portion = (Backfill, Vec<(Offset, Past)>);
+pub type Views = Vec<(Arc<ViewDef>, Arc<StreamPlan>)>;
+type Answer = oneshot::Sender<Result<Tick, SqlError>>;
 
-/// The engine's end of a view that is being built.
+/// A materialized view that is to take the place of the one that is there, with those that stand on it.
+pub struct Replace {
+    pub definition: Definition,
+    pub views: Views,
+    pub job: Arc<Job>,
+    pub reply: Answer,
+}
+
+/// The engine's end of views that are being built.
 pub(super) struct BuildThread {
-    pub view: Arc<ViewDef>,
-    pub plan: Arc<StreamPlan>,
+    /// Those that are read first; one, unless a view is replaced.
+    pub views: Views,
     tables: Vec<RelationId>,
     job: Arc<Job>,
     rounds: usize,
     portions: Option<Sender<Portion>>,
     built: Receiver<Result<Backfill, SqlError>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    replaces: Option<Cutting>,
+}
+
+/// A replacement on its way.
+struct Cutting {
+    definition: Definition,
+    reply: Option<Answer>,
+    /// It has almost all records, and takes its place when its definition comes out of the log.
+    ready: Option<Backfill>,
+    /// Whether the log takes the definition.
+    logged: Option<oneshot::Receiver<Result<Tick, SqlError>>>,
 }
 
 impl BuildThread {
+    pub fn replaces(&self) -> bool {
+        self.replaces.is_some()
+    }
+
     /// Ends the thread after the record that it is at. It may take a while, and nobody has to wait for it.
     fn stop(&mut self) -> Option<std::thread::JoinHandle<()>> {
         self.job.cancelled.store(true, Ordering::Relaxed);
@@ -176,33 +245,58 @@ impl Driver {
     ) -> Result<(), SqlError> {
         // Also without a past: nodes that the view shares with others may have given rows that need no input, the one
         // group of an aggregate without keys or constant rows.
-        let tables = self.source_tables(&plan);
-        let records = self.records_of(&tables, Offset(0)..until);
-        let bytes: u64 = records.iter().map(|(_, past)| past.bytes()).sum();
-        let at_once = bytes <= self.batching.at_once_bytes;
-        let batching = match at_once {
-            true => self.batching,
-            false => Batching { step_rows: self.batching.step_rows.min(STEP_ROWS), ..self.batching },
-        };
-        let mut backfill = self.begin_backfill(&view, &plan, batching)?;
-        if at_once {
-            for (offset, past) in records {
-                backfill.take(offset, past, &self.reader)?;
-            }
-            self.adopt(backfill)?;
+        let views = vec![(Arc::clone(&view), plan)];
+        let records = self.records_of(&self.tables_of(&views), Offset(0)..until);
+        if records.iter().map(|(_, past)| past.bytes()).sum::<u64>() <= self.batching.at_once_bytes {
+            self.build_at_once(&views, records)?;
             // It may have begun anew.
             self.shared.jobs.remove(view.id);
             return Ok(());
         }
-        let job = Arc::new(Job {
-            view: view.name.clone(),
-            started: Instant::now(),
-            cancelled: AtomicBool::new(false),
-            bytes: AtomicU64::new(bytes),
-            bytes_done: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
-            failed: Mutex::new(None),
-        });
+        let job = Arc::new(Job::new(&view.name, false));
+        self.begin_building(views, records, Arc::clone(&job), None)?;
+        self.shared.jobs.add(view.id, job);
+        self.catalog.views.insert(view.name.clone(), view);
+        Ok(())
+    }
+
+    fn build_at_once(&mut self, views: &Views, records: Vec<(Offset, Past)>) -> Result<(), SqlError> {
+        let mut backfill = self.begin_backfill(views, self.batching)?;
+        for (offset, past) in records {
+            backfill.take(offset, past, &self.reader)?;
+        }
+        self.adopt(backfill)
+    }
+
+    /// Puts views in the place of those that are there, at once: their definition is out of the log.
+    pub(super) fn replace_views(&mut self, views: &Views, until: Offset) -> Result<(), SqlError> {
+        let records = self.records_of(&self.tables_of(views), Offset(0)..until);
+        self.build_at_once(views, records)
+    }
+
+    /// Begins to build what is to take a view's place. The answer comes when it has.
+    pub(super) fn begin_replacing(&mut self, replace: Replace) {
+        let Replace { definition, views, job, reply } = replace;
+        let Some(id) = views.first().map(|(view, _)| view.id) else { return };
+        let records = self.records_of(&self.tables_of(&views), Offset(0)..self.next);
+        let cutting = Cutting { definition, reply: Some(reply), ready: None, logged: None };
+        if let Err(error) = self.begin_building(views, records, job, Some(cutting)) {
+            tracing::error!(view = id.0, %error, "a view can't be replaced");
+            self.shared.jobs.remove(id);
+        }
+    }
+
+    fn begin_building(
+        &mut self,
+        views: Views,
+        records: Vec<(Offset, Past)>,
+        job: Arc<Job>,
+        replaces: Option<Cutting>,
+    ) -> Result<(), SqlError> {
+        let Some(id) = views.first().map(|(view, _)| view.id) else { return Ok(()) };
+        job.bytes.store(records.iter().map(|(_, past)| past.bytes()).sum(), Ordering::Relaxed);
+        let batching = Batching { step_rows: self.batching.step_rows.min(STEP_ROWS), ..self.batching };
+        let backfill = self.begin_backfill(&views, batching)?;
         let (portions, to_build) = channel::<Portion>();
         let (done, built) = channel();
         let reader = self.reader.clone();
@@ -215,22 +309,14 @@ impl Driver {
             }
         });
         let thread = thread.map_err(|e| SqlError::internal(format!("a thread can't be started: {e}")))?;
+        let tables = backfill.tables.clone();
         portions
             .send((backfill, records))
             .map_err(|_| SqlError::internal("the thread waits for its portion"))?;
-        self.shared.jobs.add(view.id, Arc::clone(&job));
-        self.catalog.views.insert(view.name.clone(), Arc::clone(&view));
-        let building = BuildThread {
-            view: Arc::clone(&view),
-            plan,
-            tables,
-            job,
-            rounds: 0,
-            portions: Some(portions),
-            built,
-            thread: Some(thread),
-        };
-        self.building.insert(view.id, building);
+        let portions = Some(portions);
+        let thread = Some(thread);
+        let building = BuildThread { views, tables, job, rounds: 0, portions, built, thread, replaces };
+        self.building.insert(id, building);
         Ok(())
     }
 
@@ -238,31 +324,52 @@ impl Driver {
     pub(super) fn take_built(&mut self) {
         let ids: Vec<RelationId> = self.building.keys().copied().collect();
         for id in ids {
-            let Some(building) = self.building.get_mut(&id) else { continue };
-            let built = match building.built.try_recv() {
-                Ok(built) => built,
-                Err(TryRecvError::Empty) => continue,
-                // It failed before.
-                Err(TryRecvError::Disconnected) if building.thread.is_none() => continue,
-                Err(TryRecvError::Disconnected) => {
-                    Err(SqlError::internal("the thread that built it stopped"))
-                }
-            };
-            if let Err(error) = built.and_then(|backfill| self.go_on(id, backfill)) {
-                tracing::error!(view = id.0, %error, "a view can't be built");
-                // Its name stays taken, and says why.
-                if let Some(building) = self.building.get_mut(&id) {
-                    building.stop();
-                    self.shared.jobs.fail(&building.job, error);
-                }
+            if let Err(error) = self.go_on_with(id) {
+                self.give_up(id, error);
             }
         }
+    }
+
+    fn go_on_with(&mut self, id: RelationId) -> Result<(), SqlError> {
+        let Some(building) = self.building.get_mut(&id) else { return Ok(()) };
+        let logged = building.replaces.as_mut().and_then(|cutting| cutting.logged.as_mut());
+        if let Some(Ok(Err(refused))) = logged.map(oneshot::Receiver::try_recv) {
+            return Err(refused);
+        }
+        match building.built.try_recv() {
+            Ok(built) => self.go_on(id, built?),
+            // It failed before.
+            Err(TryRecvError::Disconnected) if building.thread.is_none() => Ok(()),
+            Err(TryRecvError::Disconnected) => Err(SqlError::internal("the thread that built it stopped")),
+            Err(TryRecvError::Empty) if building.job.cancelled.load(Ordering::Relaxed) => Err(cancelled()),
+            Err(TryRecvError::Empty) => Ok(()),
+        }
+    }
+
+    fn give_up(&mut self, id: RelationId, error: SqlError) {
+        tracing::error!(view = id.0, %error, "a view can't be built");
+        let Some(building) = self.building.get_mut(&id) else { return };
+        building.stop();
+        let Some(cutting) = &mut building.replaces else {
+            // Its name stays taken, and says why.
+            self.shared.jobs.fail(&building.job, error);
+            return;
+        };
+        if let Some(reply) = cutting.reply.take() {
+            // Nobody may be waiting any more.
+            let _ = reply.send(Err(error));
+        }
+        self.building.remove(&id);
+        self.shared.jobs.remove(id);
     }
 
     fn go_on(&mut self, id: RelationId, mut backfill: Backfill) -> Result<(), SqlError> {
         let records = self.records_of(&backfill.tables, backfill.through..self.next);
         let bytes: u64 = records.iter().map(|(_, past)| past.bytes()).sum();
         let building = self.building.get_mut(&id).ok_or_else(|| SqlError::internal("it is being built"))?;
+        if building.job.cancelled.load(Ordering::Relaxed) {
+            return Err(cancelled());
+        }
         building.rounds += 1;
         building.job.bytes.fetch_add(bytes, Ordering::Relaxed);
         if bytes > self.batching.at_once_bytes && building.rounds < ROUNDS_MAX {
@@ -273,20 +380,62 @@ impl Driver {
             }
             return Ok(());
         }
+        if let Some(cutting) = &mut building.replaces {
+            let (reply, logged) = oneshot::channel();
+            let reads_clock = backfill.views.iter().any(|built| built.plan.reads_clock());
+            cutting.ready = Some(backfill);
+            cutting.logged = Some(logged);
+            let definition = cutting.definition.clone();
+            let install = Install::CutOver { view: id, reads_clock };
+            let requests = self.rejects.as_ref();
+            return match requests.map(|r| r.send(Request::Definition { definition, install, reply })) {
+                Some(Ok(())) => Ok(()),
+                _ => Err(SqlError::new(SqlState::AdminShutdown, "the database is shutting down")),
+            };
+        }
         for (offset, past) in records {
             backfill.take(offset, past, &self.reader)?;
         }
-        let seconds = building.job.started.elapsed().as_secs_f64();
         // Relations may have been renamed since.
-        backfill.plan = Arc::clone(&building.plan);
-        tracing::info!(view = building.view.name, rows = backfill.rows, seconds, "built");
+        for (built, (view, plan)) in backfill.views.iter_mut().zip(&building.views) {
+            (built.view, built.plan) = (Arc::clone(view), Arc::clone(plan));
+        }
+        let seconds = building.job.started.elapsed().as_secs_f64();
+        tracing::info!(view = building.job.view, rows = backfill.rows, seconds, "built");
         self.adopt(backfill)?;
-        self.building.remove(&id);
+        self.end_building(id);
         self.share_catalog();
-        self.refresh_slow_statistics();
-        // Readers may come now.
-        self.shared.jobs.remove(id);
         Ok(())
+    }
+
+    /// The definition of a view that was replaced is out of the log: this is the moment.
+    pub(super) fn cut_over(&mut self, id: RelationId, offset: Offset) -> Result<(), SqlError> {
+        let building = self.building.get_mut(&id);
+        let cutting = building.and_then(|building| building.replaces.as_mut());
+        let mut backfill = cutting
+            .and_then(|cutting| cutting.ready.take())
+            .ok_or_else(|| SqlError::internal("what takes a view's place is ready"))?;
+        for (at, past) in self.records_of(&backfill.tables, backfill.through..offset) {
+            backfill.take(at, past, &self.reader)?;
+        }
+        self.adopt(backfill)?;
+        let Some(building) = self.building.get_mut(&id) else { return Ok(()) };
+        if let Some(cutting) = &mut building.replaces
+            && let Some(reply) = cutting.reply.take()
+        {
+            // Nobody may be waiting any more.
+            let _ = reply.send(Ok(tick_after(offset)));
+        }
+        self.end_building(id);
+        Ok(())
+    }
+
+    fn end_building(&mut self, id: RelationId) {
+        if let Some(mut building) = self.building.remove(&id) {
+            building.portions = None;
+        }
+        self.refresh_slow_statistics();
+        self.shared.jobs.remove(id);
     }
 
     /// A table has other columns: views that are being built over it begin anew.
@@ -296,8 +445,10 @@ impl Driver {
         for id in readers {
             let Some(mut building) = self.building.remove(&id) else { continue };
             building.stop();
-            if let Err(error) = self.add_view(building.view, building.plan, self.next) {
-                tracing::error!(view = id.0, %error, "a view can't be built");
+            for (view, plan) in building.views {
+                if let Err(error) = self.add_view(view, plan, self.next) {
+                    tracing::error!(view = id.0, %error, "a view can't be built");
+                }
             }
         }
     }
@@ -312,10 +463,14 @@ impl Driver {
     pub(super) fn stop_building(&mut self) {
         for (_, mut building) in std::mem::take(&mut self.building) {
             if building.stop().is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!(view = building.view.name, "the thread that built a view had stopped");
+                tracing::error!(view = building.job.view, "the thread that built a view had stopped");
             }
         }
     }
+}
+
+fn cancelled() -> SqlError {
+    SqlError::new(SqlState::QueryCanceled, "it was called off")
 }
 
 /// Takes the records, unless that was called off.
@@ -327,7 +482,7 @@ fn build(
 ) -> Result<Backfill, SqlError> {
     for (offset, past) in records {
         if job.cancelled.load(Ordering::Relaxed) {
-            return Err(SqlError::new(SqlState::QueryCanceled, "it was dropped"));
+            return Err(cancelled());
         }
         backfill.take(offset, past, reader)?;
         job.bytes_done.fetch_add(past.bytes(), Ordering::Relaxed);

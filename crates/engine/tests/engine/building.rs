@@ -8,7 +8,7 @@ use engine::Batching;
 use fastrand::Rng;
 use sql::SqlState;
 
-use super::harness::{Harness, pause};
+use super::harness::{Client, Harness, pause};
 
 const QUERIES: [&str; 7] = [
     "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k",
@@ -19,6 +19,9 @@ const QUERIES: [&str; 7] = [
     "SELECT n, count(*) AS groups FROM v0 GROUP BY n",
     "SELECT k, sum(v) OVER (PARTITION BY k ORDER BY id) AS running, id FROM t WHERE k < 3",
 ];
+
+/// Not only counted: each pair is made.
+const PAIRS: &str = "SELECT count(*) AS n, sum(a.v + b.v) AS s FROM t a JOIN t b ON a.k = b.k";
 
 /// Someone writes all the time. Whatever a view takes from the log and whatever comes meanwhile: no gap, no overlap.
 #[test]
@@ -37,8 +40,7 @@ fn without_gap_or_overlap() {
         let database = Arc::clone(db.database());
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let session = database.session();
+                let client = Client::of(&database);
                 while !stop.load(Ordering::Relaxed) {
                     let (id, k, v) = (rng.i64(1..4000), rng.i32(0..9), rng.i32(0..20));
                     let statement = match rng.u8(..6) {
@@ -48,9 +50,7 @@ fn without_gap_or_overlap() {
                         3 => format!("DELETE FROM u WHERE k = {k}"),
                         _ => format!("INSERT INTO t VALUES ({id}, {k}, {v}), ({}, {k}, 1)", id + 1),
                     };
-                    for statement in session.parse(&statement).unwrap() {
-                        drop(runtime.block_on(session.run(&statement, vec![])).unwrap());
-                    }
+                    client.run(&statement);
                 }
             });
             for (number, query) in QUERIES.iter().enumerate() {
@@ -81,9 +81,9 @@ fn a_view_on_its_way_is_not_read_but_seen_and_dropped() {
     db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
     db.restart();
     db.run("CREATE TABLE t (k INT, v INT)");
-    db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 3000) AS g");
-    // Nine million pairs take a while.
-    db.run("SET background_ddl = on; CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n FROM t a JOIN t b ON a.k = b.k");
+    db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 5000) AS g");
+    // 25 million pairs take a while.
+    db.run(&format!("SET background_ddl = on; CREATE MATERIALIZED VIEW pairs AS {PAIRS}"));
     let jobs = db.run("SHOW JOBS");
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     assert!(jobs[0].contains("CREATE MATERIALIZED VIEW pairs"), "{jobs:?}");
@@ -103,14 +103,14 @@ fn a_view_on_its_way_is_not_read_but_seen_and_dropped() {
     db.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n FROM t");
     db.run("INSERT INTO t VALUES (2, 1)");
     db.run("FLUSH");
-    assert_eq!(db.run("SELECT * FROM total"), ["3001"]);
+    assert_eq!(db.run("SELECT * FROM total"), ["5001"]);
     db.run("DROP MATERIALIZED VIEW pairs");
     assert!(db.run("SHOW JOBS").is_empty());
     assert_eq!(db.try_run("SELECT * FROM pairs").unwrap_err().state, SqlState::UndefinedTable);
     // Its name is free, and who doesn't ask for the background waits.
     db.run("DELETE FROM t WHERE v > 100");
-    db.run("CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n FROM t a JOIN t b ON a.k = b.k");
-    assert_eq!(db.run("SELECT * FROM pairs"), [(100 * 100 + 1).to_string()]);
+    db.run(&format!("CREATE MATERIALIZED VIEW pairs AS {PAIRS}"));
+    assert_eq!(db.run("SELECT n FROM pairs"), [(100 * 100 + 1).to_string()]);
     assert!(db.try_run("SET background_ddl = perhaps").is_err());
 }
 
@@ -135,4 +135,169 @@ fn definitions_change_meanwhile() {
     assert_eq!(db.run("SELECT * FROM couples"), [(1001 * 1001).to_string()]);
     db.restart();
     assert_eq!(db.run("SELECT * FROM couples"), [(1001 * 1001).to_string()]);
+}
+
+/// What is read meanwhile is the old view, and then the new one, with all that stand on it, at one tick.
+#[test]
+fn a_view_is_replaced_with_those_above() {
+    let mut rng = Rng::with_seed(fastrand::u64(..));
+    println!("seed {}", rng.get_seed());
+    for at_once_bytes in [0, 1 << 20] {
+        let mut db = Harness::new(2);
+        db.batching = Batching { at_once_bytes, ..Batching::default() };
+        db.restart();
+        db.run("CREATE TABLE t (id BIGINT PRIMARY KEY, k INT, v INT)");
+        db.run("INSERT INTO t SELECT g, g % 7, g % 11 FROM generate_series(1, 2000) AS g");
+        db.run("CREATE MATERIALIZED VIEW base AS SELECT k, count(*) AS n FROM t GROUP BY k");
+        db.run("CREATE INDEX base_n ON base (n)");
+        db.run("CREATE VIEW plain AS SELECT k FROM base WHERE n > 1");
+        db.run("CREATE MATERIALIZED VIEW above AS SELECT n, count(*) AS ks FROM base GROUP BY n");
+        db.run("CREATE MATERIALIZED VIEW top AS SELECT max(ks) AS m, (SELECT count(*) FROM plain) AS ks FROM above");
+        db.run("CREATE MATERIALIZED VIEW beside AS SELECT k, count(*) AS n FROM t GROUP BY k");
+        let stop = AtomicBool::new(false);
+        let database = Arc::clone(db.database());
+        let replacement = "SELECT k, sum(v)::bigint AS n, max(id) AS newest FROM t WHERE v > 2 GROUP BY k";
+        std::thread::scope(|scope| {
+            // Views of one tick agree, whichever of the two it is.
+            scope.spawn(|| {
+                let client = Client::of(&database);
+                while !stop.load(Ordering::Relaxed) {
+                    let (id, k, v) = (rng.i64(1..2500), rng.i32(0..9), rng.i32(0..20));
+                    let write = match rng.u8(..3) {
+                        0 => format!("DELETE FROM t WHERE id = {id}"),
+                        _ => format!("INSERT INTO t VALUES ({id}, {k}, {v})"),
+                    };
+                    let differs = "SELECT count(*) FROM (SELECT n, count(*) AS ks FROM base GROUP BY n EXCEPT SELECT n, ks FROM above) d";
+                    client.run(&write);
+                    assert_eq!(client.run(differs), ["0"], "base and above are of different ticks");
+                }
+            });
+            db.run(&format!("CREATE OR REPLACE MATERIALIZED VIEW base AS {replacement}"));
+            stop.store(true, Ordering::Relaxed);
+        });
+        drop(database);
+        db.run("FLUSH");
+        let check = |db: &Harness| {
+            assert_eq!(db.run("SELECT * FROM base"), db.run(replacement));
+            assert_eq!(
+                db.run("SELECT * FROM above"),
+                db.run("SELECT n, count(*) AS ks FROM base GROUP BY n")
+            );
+            let top = "SELECT max(ks) AS m, (SELECT count(*) FROM plain) AS ks FROM above";
+            assert_eq!(db.run("SELECT * FROM top"), db.run(top));
+            assert_eq!(db.run("SELECT * FROM beside"), db.run("SELECT k, count(*) AS n FROM t GROUP BY k"));
+            let some = db.run("SELECT n FROM base").pop().unwrap();
+            assert!(!db.run(&format!("SELECT k FROM base WHERE n = {some}")).is_empty(), "by its index");
+        };
+        check(&db);
+        for round in 0..2 {
+            db.run("INSERT INTO t SELECT g, g % 5, 7 FROM generate_series(100, 300) AS g");
+            db.run("DELETE FROM t WHERE v = 3");
+            db.run("FLUSH");
+            check(&db);
+            assert!(db.run("SHOW JOBS").is_empty());
+            if round == 0 {
+                db.restart();
+                check(&db);
+            }
+        }
+        db.run("DROP MATERIALIZED VIEW base CASCADE");
+        db.run("INSERT INTO t VALUES (1, 1, 1)");
+        db.run("FLUSH");
+        assert_eq!(db.run("SELECT * FROM beside"), db.run("SELECT k, count(*) AS n FROM t GROUP BY k"));
+    }
+}
+
+#[test]
+fn what_can_not_be_replaced_says_why() {
+    let db = Harness::new(1);
+    db.run("CREATE TABLE t (k INT, v INT)");
+    db.run("CREATE VIEW plain AS SELECT k FROM t");
+    db.run("CREATE MATERIALIZED VIEW base AS SELECT k, v FROM t");
+    db.run("CREATE MATERIALIZED VIEW all_of_it AS SELECT * FROM base");
+    db.run("CREATE VIEW seen AS SELECT k FROM all_of_it");
+    for (sql, state, words) in [
+        (
+            "CREATE OR REPLACE MATERIALIZED VIEW plain AS SELECT 1 AS one",
+            SqlState::WrongObjectType,
+            "can't become a materialized view",
+        ),
+        ("CREATE OR REPLACE VIEW base AS SELECT k FROM t", SqlState::WrongObjectType, "can't become a view"),
+        (
+            "CREATE OR REPLACE MATERIALIZED VIEW base AS SELECT * FROM base",
+            SqlState::InvalidDefinition,
+            "would read itself",
+        ),
+        (
+            "CREATE OR REPLACE MATERIALIZED VIEW base AS SELECT k, 1 AS v FROM seen",
+            SqlState::InvalidDefinition,
+            "would read itself",
+        ),
+        (
+            "CREATE OR REPLACE MATERIALIZED VIEW base AS SELECT k FROM t",
+            SqlState::InvalidDefinition,
+            "cannot change column \"v\"",
+        ),
+        (
+            "CREATE OR REPLACE MATERIALIZED VIEW base AS SELECT k, v, 1 AS more FROM t",
+            SqlState::DependentObjectsStillExist,
+            "\"all_of_it\" would get other columns",
+        ),
+    ] {
+        let error = db.try_run(sql).expect_err(sql);
+        assert_eq!(error.state, state, "{sql}: {error:?}");
+        assert!(error.message.contains(words), "{sql}: {error:?}");
+    }
+    db.run("CREATE MATERIALIZED VIEW free AS SELECT k FROM t");
+    db.run("CREATE INDEX free_k ON free (k)");
+    let error = db.try_run("CREATE OR REPLACE MATERIALIZED VIEW free AS SELECT v FROM t").unwrap_err();
+    assert!(error.message.contains("because index \"free_k\" is on it"), "{error:?}");
+    db.run("DROP INDEX free_k");
+    // With nobody above, its columns may be any.
+    db.run("CREATE OR REPLACE MATERIALIZED VIEW free AS SELECT v AS w, k + 1 AS l FROM t");
+    db.run("INSERT INTO t VALUES (1, 2)");
+    db.run("FLUSH");
+    assert_eq!(db.run("SELECT w, l FROM free"), ["2 | 2"]);
+    assert_eq!(db.try_run("CANCEL JOB 5").unwrap_err().state, SqlState::UndefinedObject);
+}
+
+/// The old view stays until the new one is there; definitions wait; calling it off changes nothing.
+#[test]
+fn a_replacement_is_called_off() {
+    let mut db = Harness::new(1);
+    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
+    db.restart();
+    db.run("CREATE TABLE t (k INT, v INT)");
+    db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 5000) AS g");
+    db.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t");
+    let changes = db.database().subscribe("v", None).unwrap();
+    db.run(&format!("SET background_ddl = on; CREATE OR REPLACE MATERIALIZED VIEW v AS {PAIRS}"));
+    assert_eq!(db.run("SELECT * FROM v"), ["5000"]);
+    let jobs = db.run("SHOW JOBS");
+    assert!(jobs.len() == 1 && jobs[0].contains("CREATE OR REPLACE MATERIALIZED VIEW v"), "{jobs:?}");
+    for sql in [
+        "DROP TABLE t CASCADE",
+        "CREATE MATERIALIZED VIEW w AS SELECT n FROM v",
+        "ALTER TABLE t ADD COLUMN w INT",
+    ] {
+        let error = db.try_run(sql).expect_err(sql);
+        assert!(error.message.contains("\"v\" is being replaced"), "{sql}: {error:?}");
+    }
+    let id = jobs[0].split(" | ").next().unwrap();
+    db.run(&format!("CANCEL JOB {id}"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !db.run("SHOW JOBS").is_empty() {
+        assert!(Instant::now() < deadline, "the job goes on");
+        pause(Duration::from_millis(10));
+    }
+    db.run("INSERT INTO t VALUES (2, 1)");
+    db.run("FLUSH");
+    assert_eq!(db.run("SELECT * FROM v"), ["5001"]);
+    db.restart();
+    assert_eq!(db.run("SELECT * FROM v"), ["5001"]);
+    drop(changes);
+    db.run("CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT max(v) AS n FROM t");
+    assert_eq!(db.run("SELECT * FROM v"), ["5000"]);
+    db.restart();
+    assert_eq!(db.run("SELECT * FROM v"), ["5000"]);
 }

@@ -159,6 +159,32 @@ impl Harness {
     }
 }
 
+/// A session of its own, for another thread.
+pub struct Client {
+    session: Session,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    pub fn of(database: &Arc<Database>) -> Client {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Client { session: database.session(), runtime }
+    }
+
+    /// Rows of the last statement.
+    pub fn run(&self, sql: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for statement in self.session.parse(sql).unwrap() {
+            let answer = self.runtime.block_on(answer(&self.session, &statement, vec![]));
+            rows = match answer.unwrap_or_else(|e| panic!("{sql}\n{e:?}")) {
+                Answer::Rows { batches, .. } => batches.iter().flat_map(texts).collect(),
+                Answer::Command { tag, .. } => vec![tag],
+            };
+        }
+        rows
+    }
+}
+
 /// Lets time pass where time itself is tested, or what is published once a second.
 #[allow(clippy::disallowed_methods, reason = "a test has nothing else to do meanwhile")]
 pub fn pause(duration: std::time::Duration) {

@@ -36,7 +36,7 @@ fn of_kind(kind: JoinKind, residual: bool) -> Join {
 
 /// Adds a change to the sum of all, and says whether a row is there less than zero times.
 fn add(sum: &mut BTreeMap<String, i64>, change: &ZSet) -> bool {
-    for line in picture(&[change.clone()]).lines() {
+    for line in picture(std::slice::from_ref(change)).lines() {
         let mut words = line.splitn(3, ' ');
         let sign = if words.next() == Some("-") { -1 } else { 1 };
         let weight: i64 = words.next().unwrap().parse().unwrap();
