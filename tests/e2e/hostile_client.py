@@ -575,6 +575,45 @@ def a_hot_key(arguments):
 
 
 @check
+def a_view_is_built_beside_the_others(arguments):
+    """A million rows are read for a new view; meanwhile rows are written and seen. Then it is replaced."""
+    run_sql(arguments, "CREATE TABLE hostile_beside (id BIGINT, k INT, t TEXT) APPEND ONLY")
+    run_sql(arguments, "CREATE MATERIALIZED VIEW hostile_count AS SELECT count(*) AS n FROM hostile_beside")
+    for _ in range(4):
+        run_sql(arguments, "INSERT INTO hostile_beside SELECT g, g % 1000, md5(g::text) FROM generate_series(1, 250000) AS g")
+    failures = []
+
+    def build():
+        try:
+            run_sql(arguments, "CREATE MATERIALIZED VIEW hostile_built AS SELECT k, t, count(*) AS n, max(id) AS id FROM hostile_beside GROUP BY k, t")
+        except Exception as error:  # noqa: BLE001 - it is told below
+            failures.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    written, waits, shares = 0, [], set()
+    while thread.is_alive():
+        begun = time.monotonic()
+        run_sql(arguments, f"INSERT INTO hostile_beside VALUES ({written}, -1, 'beside')")
+        run_sql(arguments, "FLUSH")
+        waits.append(time.monotonic() - begun)
+        written += 1
+        expect(int(run_sql(arguments, "SELECT n FROM hostile_count")[0][0]), 1_000_000 + written, "what other views show")
+        shares.update(row[2] for row in run_sql(arguments, "SHOW JOBS"))
+    thread.join()
+    expect(failures, [], "CREATE MATERIALIZED VIEW")
+    waits.sort()
+    say(f"beside a view that is built over a million rows: {written} writes, visible after {waits[len(waits) // 2] * 1e3:.1f} ms (median), {waits[-1] * 1e3:.1f} ms (longest); {len(shares)} different shares in SHOW JOBS")
+    expect(written >= 3, True, f"{written} writes while the view was built")
+    run_sql(arguments, "FLUSH")
+    total = "SELECT sum(n) FROM hostile_built"
+    expect(int(run_sql(arguments, total)[0][0]), 1_000_000 + written, "rows in the new view")
+    run_sql(arguments, "CREATE OR REPLACE MATERIALIZED VIEW hostile_built AS SELECT k, count(*) AS n FROM hostile_beside GROUP BY k")
+    expect(int(run_sql(arguments, total)[0][0]), 1_000_000 + written, "rows in the view that replaced it")
+    expect(run_sql(arguments, "SHOW JOBS"), [], "jobs")
+
+
+@check
 def half_closed_http_connections(arguments):
     run_sql(arguments, "CREATE TABLE hostile_half (n BIGINT) APPEND ONLY")
     row = b'{"n": 1}'
