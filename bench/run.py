@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmarks beside Apache Flink, on this machine, in one run, pair by pair.
 
-    bench/run.py [--only files,flink,ingest,durable,nexmark] [--work bench/work] [--peers ../shared/peers]
+    bench/run.py [--only files,flink,ingest,durable,backfill,nexmark] [--work bench/work] [--peers ../shared/peers]
                  [--views w1,w2,...] [--rows N] [--flink-rows-slow 1000000] [--flink-formats csv,json]
                  [--queries q0,q1,...] [--events 10000000] [--flink-events-slow N]
 
@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import table
@@ -45,7 +46,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "bench" / "work")
     parser.add_argument("--peers", type=Path, default=ROOT.parent / "shared" / "peers")
-    parser.add_argument("--only", default="files,flink,ingest,durable,nexmark", help="parts of: files, flink, ingest, durable, nexmark")
+    parser.add_argument("--only", default="files,flink,ingest,durable,backfill,nexmark", help="parts of: files, flink, ingest, durable, backfill, nexmark")
     parser.add_argument("--views", default=",".join(VIEWS))
     parser.add_argument("--rows", type=int, default=0, help="rows of the Taobao file that are read; 0: all 19,854,000")
     parser.add_argument("--flink-rows-slow", type=int, default=1_000_000, help="rows for Flink's W2, W6b and all five at once")
@@ -72,6 +73,8 @@ def main():
             keep({"durable": view} | durable(arguments, view))
     if "ingest" in only:
         keep({"ingest": ingest(arguments)})
+    if "backfill" in only:
+        keep({"backfill": backfill(arguments)})
     if "nexmark" in only:
         for query in arguments.queries.split(","):
             keep(nexmark(arguments, query, "flink" in only))
@@ -177,7 +180,7 @@ def flink_nexmark(arguments, query):
 
 
 def show(result):
-    if "ingest" in result:
+    if "ingest" in result or "backfill" in result:
         print(json.dumps(result, indent=1))
         return
     if "durable" in result:
@@ -341,6 +344,39 @@ def ingest(arguments):
         if "error" in figures:
             return figures
     return {"idle_memory_mb": idle, "peak_memory_mb": peak, "throughput": throughput, "latency": latency}
+
+
+def backfill(arguments):
+    """W2 made over all rows that are there, alone, and then beside 20,000 rows a second that others write and read."""
+    rows = arguments.rows or 19_854_000
+    done = subprocess.run([arguments.binary, "bench", "statements", "w2"], capture_output=True, text=True)
+    table, view = (statement.strip() for statement in done.stdout.strip().rstrip(";").split(";\n"))
+    seen = "CREATE MATERIALIZED VIEW seen AS SELECT behavior, count(*) AS n FROM ub GROUP BY behavior"
+    with server(arguments.binary, pack=False) as (process, url, pg):
+        def sql(text):
+            begun = time.monotonic()
+            subprocess.run([arguments.binary, "sql", "--server", pg, "-c", text], check=True, capture_output=True)
+            return time.monotonic() - begun
+
+        def latency(seconds):
+            return [arguments.binary, "bench", "latency", "--server", url, "--table", "ub", "--rate", "20000", "--seconds", str(seconds), file]
+
+        file = taobao(arguments, "ndjson")
+        sql(table)
+        sql(seen)
+        loaded = bench(arguments, "ingest", "--server", url, "--table", "ub", "--rows", str(rows), "--batch", "20000", "--connections", "1", file)
+        if "error" in loaded:
+            return loaded
+        quiet = json.loads(subprocess.run(latency(10), check=True, capture_output=True, text=True).stdout)
+        alone = sql(view)
+        sql("DROP MATERIALIZED VIEW w2")
+        writing = subprocess.Popen(latency(max(3, int(alone))), stdout=subprocess.PIPE, text=True)
+        beside = sql(view)
+        busy = json.loads(writing.communicate()[0])
+        return {
+            "rows": rows, "alone_seconds": round(alone, 2), "beside_seconds": round(beside, 2), "peak_memory_mb": memory(process.pid, "VmHWM"),
+            "quiet": quiet["acknowledged_to_visible_ms"], "busy": busy["acknowledged_to_visible_ms"],
+        }
 
 
 def memory(pid, field="VmRSS"):

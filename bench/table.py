@@ -10,7 +10,7 @@ import math
 # What the benchmark is meant to show, as times Flink's rows per second and as a share of Flink's memory.
 NEXMARK_EACH, NEXMARK_MEAN, MEMORY_SHARE = 3, 6, 0.5
 VIEW_EACH = {"w4": 4, "w6a": 4, "w6b": 4, "w7": 4}
-PARTS = ["files", "durable", "ingest", "nexmark"]
+PARTS = ["files", "durable", "ingest", "backfill", "nexmark"]
 
 
 def key(entry):
@@ -22,7 +22,7 @@ def key(entry):
         return ("durable", entry["durable"])
     if "nexmark" in entry:
         return ("nexmark", int(entry["nexmark"].removeprefix("q")))
-    return ("ingest",)
+    return ("backfill",) if "backfill" in entry else ("ingest",)
 
 
 def load(path):
@@ -48,7 +48,7 @@ def keep(path, entry):
 def markdown(entries):
     """Every workload and query with what was measured, those without a figure too."""
     by_part = {part: [e for e in entries if key(e)[0] == part] for part in PARTS}
-    sections = [files(by_part["files"]), durable(by_part["durable"]), ingest(by_part["ingest"]), nexmark(by_part["nexmark"])]
+    sections = [files(by_part["files"]), durable(by_part["durable"]), ingest(by_part["ingest"]), backfill(by_part["backfill"]), nexmark(by_part["nexmark"])]
     text = "# Results\n\nPrinted by `bench/run.py`; README.md says what is measured. Speeds in thousand rows or events per second.\n"
     text += "".join(sections)
     if any(another_run(e) for e in entries):
@@ -101,6 +101,18 @@ def ingest(entries):
     times = [(name, latency[name]) for name in ("sent_to_acknowledged_ms", "acknowledged_to_visible_ms") if name in latency]
     lines = [[name.removesuffix("_ms").replace("_", " "), *(f"{ms[p]:.1f}" for p in ("p50", "p90", "p99", "max"))] for name, ms in times]
     return "\n## Through the log with all of packs/commerce\n\n" + text + rows(["ms", "p50", "p90", "p99", "max"], lines, 1)
+
+
+def backfill(entries):
+    figures = entries[0]["backfill"] if entries else {}
+    if "busy" not in figures:
+        return ""
+    alone, beside = (figures["rows"] / figures[f"{how}_seconds"] for how in ("alone", "beside"))
+    text = f"W2 over {millions(figures['rows'])} million rows that are there: {thousands(alone)} alone, {thousands(beside)} beside 20,000 rows/s "
+    text += f"({figures['peak_memory_mb']} MB). Acknowledged to visible in another view:\n\n"
+    names = {"quiet": "before", "busy": "while W2 is built"}
+    lines = [[name, *(f"{figures[key][p]:.1f}" for p in ("p50", "p90", "p99", "max"))] for key, name in names.items()]
+    return "\n## A view over data that is there\n\n" + text + rows(["ms", "p50", "p90", "p99", "max"], lines, 1)
 
 
 def nexmark(entries):
@@ -190,11 +202,12 @@ def whole(value):
 def sides(entries):
     """What may carry an error, with a name for it."""
     for entry in entries:
-        name = entry.get("nexmark") or entry.get("durable") or " ".join(key(entry)[2:]) or "ingest"
+        name = entry.get("nexmark") or entry.get("durable") or " ".join(map(str, key(entry)[2:])) or "ingest"
         for which in ("generator", "shopstream", "flink"):
             if isinstance(entry.get(which), dict):
                 yield f"{name} {which}", entry[which]
         if "error" in entry:
             yield f"{name} through the log", entry
-        if "error" in entry.get("ingest", {}):
-            yield "ingest", entry["ingest"]
+        for part in ("ingest", "backfill"):
+            if "error" in entry.get(part, {}):
+                yield part, entry[part]
