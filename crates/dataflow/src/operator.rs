@@ -93,9 +93,7 @@ impl<'a> StepContext<'a> {
             now_us: self.now_us,
             received_us: self.received_us,
             parts: self.parts,
-            late_rows: 0,
-            errors: Vec::new(),
-            errors_total: 0,
+            ..Default::default()
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
@@ -309,9 +309,12 @@ impl TableProvider for RelationTable {
             Rows::All(snapshot) => Some(snapshot.schema()),
             Rows::Found(batches) => batches.first().map(RecordBatch::schema),
         };
-        let types =
-            |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
-        if there.is_some_and(|there| !types(&there).starts_with(&types(&self.schema))) {
+        let fits = |there: SchemaRef| {
+            let same = |(own, there): (&FieldRef, &FieldRef)| own.data_type() == there.data_type();
+            self.schema.fields().len() <= there.fields().len()
+                && self.schema.fields().iter().zip(there.fields()).all(same)
+        };
+        if !there.is_none_or(fits) {
             let error =
                 SqlError::new(SqlState::FeatureNotSupported, "cached plan must not change result type");
             let error = error.with_hint("the relation has other columns now; send the query again");

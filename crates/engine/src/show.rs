@@ -114,7 +114,7 @@ fn table(session: &Session, words: &[String]) -> Result<TextTable, SqlError> {
             let name = name.join(" ");
             let value = setting(session, &name).ok_or_else(|| {
                 SqlError::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
-                    .with_hint("SHOW takes TABLES, SOURCES, VIEWS, MATERIALIZED VIEWS, INDEXES, FUNCTIONS, WATERMARKS, COLUMNS FROM t, CREATE TABLE t or a setting")
+                    .with_hint("SHOW takes TABLES, SOURCES, VIEWS, MATERIALIZED VIEWS, INDEXES, FUNCTIONS, WATERMARKS, JOBS, COLUMNS FROM t, CREATE TABLE t or a setting")
             })?;
             let name =
                 if name == "transaction isolation level" { "transaction_isolation".into() } else { name };

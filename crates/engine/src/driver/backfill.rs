@@ -87,6 +87,11 @@ impl Backfill {
         Ok(())
     }
 
+    /// Takes records, in their order.
+    pub fn take_all(&mut self, records: Vec<(Offset, Past)>, reader: &LogReader) -> Result<(), SqlError> {
+        records.into_iter().try_for_each(|(offset, past)| self.take(offset, past, reader))
+    }
+
     /// Computes what was taken.
     pub fn step(&mut self) -> Result<(), SqlError> {
         let (result, _) = self.stepper.step(self.tick)?;

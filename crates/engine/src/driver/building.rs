@@ -247,14 +247,15 @@ impl Driver {
         // group of an aggregate without keys or constant rows.
         let views = vec![(Arc::clone(&view), plan)];
         let records = self.records_of(&self.tables_of(&views), Offset(0)..until);
-        if records.iter().map(|(_, past)| past.bytes()).sum::<u64>() <= self.batching.at_once_bytes {
+        if bytes_of(&records) <= self.batching.at_once_bytes {
             self.build_at_once(&views, records)?;
             // It may have begun anew.
             self.shared.jobs.remove(view.id);
             return Ok(());
         }
         let job = Arc::new(Job::new(&view.name, false));
-        self.begin_building(views, records, Arc::clone(&job), None)?;
+        let building = self.begin_building(views, records, Arc::clone(&job))?;
+        self.building.insert(view.id, building);
         self.shared.jobs.add(view.id, job);
         self.catalog.views.insert(view.name.clone(), view);
         Ok(())
@@ -262,9 +263,7 @@ impl Driver {
 
     fn build_at_once(&mut self, views: &Views, records: Vec<(Offset, Past)>) -> Result<(), SqlError> {
         let mut backfill = self.begin_backfill(views, self.batching)?;
-        for (offset, past) in records {
-            backfill.take(offset, past, &self.reader)?;
-        }
+        backfill.take_all(records, &self.reader)?;
         self.adopt(backfill)
     }
 
@@ -279,22 +278,27 @@ impl Driver {
         let Replace { definition, views, job, reply } = replace;
         let Some(id) = views.first().map(|(view, _)| view.id) else { return };
         let records = self.records_of(&self.tables_of(&views), Offset(0)..self.next);
-        let cutting = Cutting { definition, reply: Some(reply), ready: None, logged: None };
-        if let Err(error) = self.begin_building(views, records, job, Some(cutting)) {
-            tracing::error!(view = id.0, %error, "a view can't be replaced");
-            self.shared.jobs.remove(id);
+        match self.begin_building(views, records, job) {
+            Ok(mut building) => {
+                building.replaces =
+                    Some(Cutting { definition, reply: Some(reply), ready: None, logged: None });
+                self.building.insert(id, building);
+            }
+            Err(error) => {
+                self.shared.jobs.remove(id);
+                // Nobody may be waiting any more.
+                let _ = reply.send(Err(error));
+            }
         }
     }
 
     fn begin_building(
-        &mut self,
+        &self,
         views: Views,
         records: Vec<(Offset, Past)>,
         job: Arc<Job>,
-        replaces: Option<Cutting>,
-    ) -> Result<(), SqlError> {
-        let Some(id) = views.first().map(|(view, _)| view.id) else { return Ok(()) };
-        job.bytes.store(records.iter().map(|(_, past)| past.bytes()).sum(), Ordering::Relaxed);
+    ) -> Result<BuildThread, SqlError> {
+        job.bytes.store(bytes_of(&records), Ordering::Relaxed);
         let batching = Batching { step_rows: self.batching.step_rows.min(STEP_ROWS), ..self.batching };
         let backfill = self.begin_backfill(&views, batching)?;
         let (portions, to_build) = channel::<Portion>();
@@ -315,9 +319,7 @@ impl Driver {
             .map_err(|_| SqlError::internal("the thread waits for its portion"))?;
         let portions = Some(portions);
         let thread = Some(thread);
-        let building = BuildThread { views, tables, job, rounds: 0, portions, built, thread, replaces };
-        self.building.insert(id, building);
-        Ok(())
+        Ok(BuildThread { views, tables, job, rounds: 0, portions, built, thread, replaces: None })
     }
 
     /// Looks after the views that are being built: gives them what came meanwhile, takes those that caught up.
@@ -332,14 +334,19 @@ impl Driver {
 
     fn go_on_with(&mut self, id: RelationId) -> Result<(), SqlError> {
         let Some(building) = self.building.get_mut(&id) else { return Ok(()) };
-        let logged = building.replaces.as_mut().and_then(|cutting| cutting.logged.as_mut());
-        if let Some(Ok(Err(refused))) = logged.map(oneshot::Receiver::try_recv) {
-            return Err(refused);
+        if building.thread.is_none() {
+            // It failed before.
+            return Ok(());
+        }
+        // What the log may hold by now can't be called off any more.
+        if let Some(logged) = building.replaces.as_mut().and_then(|cutting| cutting.logged.as_mut()) {
+            return match logged.try_recv() {
+                Ok(Err(refused)) => Err(refused),
+                _ => Ok(()),
+            };
         }
         match building.built.try_recv() {
             Ok(built) => self.go_on(id, built?),
-            // It failed before.
-            Err(TryRecvError::Disconnected) if building.thread.is_none() => Ok(()),
             Err(TryRecvError::Disconnected) => Err(SqlError::internal("the thread that built it stopped")),
             Err(TryRecvError::Empty) if building.job.cancelled.load(Ordering::Relaxed) => Err(cancelled()),
             Err(TryRecvError::Empty) => Ok(()),
@@ -365,7 +372,7 @@ impl Driver {
 
     fn go_on(&mut self, id: RelationId, mut backfill: Backfill) -> Result<(), SqlError> {
         let records = self.records_of(&backfill.tables, backfill.through..self.next);
-        let bytes: u64 = records.iter().map(|(_, past)| past.bytes()).sum();
+        let bytes = bytes_of(&records);
         let building = self.building.get_mut(&id).ok_or_else(|| SqlError::internal("it is being built"))?;
         if building.job.cancelled.load(Ordering::Relaxed) {
             return Err(cancelled());
@@ -393,9 +400,7 @@ impl Driver {
                 _ => Err(SqlError::new(SqlState::AdminShutdown, "the database is shutting down")),
             };
         }
-        for (offset, past) in records {
-            backfill.take(offset, past, &self.reader)?;
-        }
+        backfill.take_all(records, &self.reader)?;
         // Relations may have been renamed since.
         for (built, (view, plan)) in backfill.views.iter_mut().zip(&building.views) {
             (built.view, built.plan) = (Arc::clone(view), Arc::clone(plan));
@@ -415,9 +420,8 @@ impl Driver {
         let mut backfill = cutting
             .and_then(|cutting| cutting.ready.take())
             .ok_or_else(|| SqlError::internal("what takes a view's place is ready"))?;
-        for (at, past) in self.records_of(&backfill.tables, backfill.through..offset) {
-            backfill.take(at, past, &self.reader)?;
-        }
+        let records = self.records_of(&backfill.tables, backfill.through..offset);
+        backfill.take_all(records, &self.reader)?;
         self.adopt(backfill)?;
         let Some(building) = self.building.get_mut(&id) else { return Ok(()) };
         if let Some(cutting) = &mut building.replaces
@@ -471,6 +475,11 @@ impl Driver {
 
 fn cancelled() -> SqlError {
     SqlError::new(SqlState::QueryCanceled, "it was called off")
+}
+
+/// Bytes of the log that are read for records.
+fn bytes_of(records: &[(Offset, Past)]) -> u64 {
+    records.iter().map(|(_, past)| past.bytes()).sum()
 }
 
 /// Takes the records, unless that was called off.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::Batching;
 use fastrand::Rng;
 use sql::SqlState;
 
-use super::harness::{Client, Harness, pause};
+use super::harness::{Client, Harness, pause, until};
 
 const QUERIES: [&str; 7] = [
     "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k",
@@ -23,14 +23,20 @@ const QUERIES: [&str; 7] = [
 /// Not only counted: each pair is made.
 const PAIRS: &str = "SELECT count(*) AS n, sum(a.v + b.v) AS s FROM t a JOIN t b ON a.k = b.k";
 
+/// Builds every view by a thread, however little there is to read.
+fn always_building(workers: usize) -> Harness {
+    let mut db = Harness::new(workers);
+    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
+    db.restart();
+    db
+}
+
 /// Someone writes all the time. Whatever a view takes from the log and whatever comes meanwhile: no gap, no overlap.
 #[test]
 fn without_gap_or_overlap() {
     let mut rng = Rng::with_seed(fastrand::u64(..));
     println!("seed {}", rng.get_seed());
-    let mut db = Harness::new(2);
-    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
-    db.restart();
+    let mut db = always_building(2);
     db.run("CREATE TABLE t (id BIGINT PRIMARY KEY, k INT, v INT)");
     db.run("CREATE TABLE u (k INT, name TEXT)");
     db.run("INSERT INTO t SELECT g, g % 7, g % 11 FROM generate_series(1, 3000) AS g");
@@ -77,9 +83,7 @@ fn without_gap_or_overlap() {
 
 #[test]
 fn a_view_on_its_way_is_not_read_but_seen_and_dropped() {
-    let mut db = Harness::new(1);
-    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
-    db.restart();
+    let db = always_building(1);
     db.run("CREATE TABLE t (k INT, v INT)");
     db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 5000) AS g");
     // 25 million pairs take a while.
@@ -117,9 +121,7 @@ fn a_view_on_its_way_is_not_read_but_seen_and_dropped() {
 /// A column that is added meanwhile, and another name: the view has what it would have had.
 #[test]
 fn definitions_change_meanwhile() {
-    let mut db = Harness::new(1);
-    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
-    db.restart();
+    let mut db = always_building(1);
     db.run("CREATE TABLE t (k INT, v INT)");
     db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 1000) AS g");
     db.run("SET background_ddl = on; CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n FROM t a JOIN t b ON a.k = b.k");
@@ -127,11 +129,7 @@ fn definitions_change_meanwhile() {
     db.run("ALTER MATERIALIZED VIEW pairs RENAME TO couples");
     db.run("INSERT INTO t VALUES (1, 2, 3)");
     db.run("FLUSH");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !db.run("SHOW JOBS").is_empty() {
-        assert!(Instant::now() < deadline, "the view is not built");
-        pause(Duration::from_millis(10));
-    }
+    until("the end of the job", || db.run("SHOW JOBS").is_empty());
     assert_eq!(db.run("SELECT * FROM couples"), [(1001 * 1001).to_string()]);
     db.restart();
     assert_eq!(db.run("SELECT * FROM couples"), [(1001 * 1001).to_string()]);
@@ -264,9 +262,7 @@ fn what_can_not_be_replaced_says_why() {
 /// The old view stays until the new one is there; definitions wait; calling it off changes nothing.
 #[test]
 fn a_replacement_is_called_off() {
-    let mut db = Harness::new(1);
-    db.batching = Batching { at_once_bytes: 0, ..Batching::default() };
-    db.restart();
+    let mut db = always_building(1);
     db.run("CREATE TABLE t (k INT, v INT)");
     db.run("INSERT INTO t SELECT 1, g FROM generate_series(1, 5000) AS g");
     db.run("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t");
@@ -285,11 +281,7 @@ fn a_replacement_is_called_off() {
     }
     let id = jobs[0].split(" | ").next().unwrap();
     db.run(&format!("CANCEL JOB {id}"));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !db.run("SHOW JOBS").is_empty() {
-        assert!(Instant::now() < deadline, "the job goes on");
-        pause(Duration::from_millis(10));
-    }
+    until("the end of the job", || db.run("SHOW JOBS").is_empty());
     db.run("INSERT INTO t VALUES (2, 1)");
     db.run("FLUSH");
     assert_eq!(db.run("SELECT * FROM v"), ["5001"]);
@@ -300,4 +292,37 @@ fn a_replacement_is_called_off() {
     assert_eq!(db.run("SELECT * FROM v"), ["5000"]);
     db.restart();
     assert_eq!(db.run("SELECT * FROM v"), ["5000"]);
+}
+
+/// Called off at any moment, also while its definition is on its way to the log: the view is what a restart makes of it.
+#[test]
+fn a_replacement_is_called_off_at_any_moment() {
+    let mut db = always_building(1);
+    db.run("CREATE TABLE t (k INT)");
+    db.run("INSERT INTO t VALUES (1), (2), (3)");
+    db.run("CREATE MATERIALIZED VIEW v AS SELECT 0 AS version, count(*) AS n FROM t");
+    let (mut replaced, mut called_off) = (0, 0);
+    for version in 1..60u64 {
+        let before = db.run("SELECT * FROM v");
+        db.run(&format!(
+            "SET background_ddl = on; CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT {version} AS version, count(*) AS n FROM t"
+        ));
+        if let Some(job) = db.run("SHOW JOBS").first() {
+            let id = job.split(" | ").next().unwrap();
+            // A little later each time.
+            pause(Duration::from_micros(version * 250));
+            if let Err(error) = db.try_run(&format!("CANCEL JOB {id}")) {
+                assert_eq!(error.state, SqlState::UndefinedObject, "{error:?}");
+            }
+        }
+        until("the end of the job", || db.run("SHOW JOBS").is_empty());
+        db.run("FLUSH");
+        let rows = db.run("SELECT * FROM v");
+        let new = [format!("{version} | 3")];
+        assert!(rows == before || rows == new, "{rows:?} after {before:?}");
+        *(if rows == new { &mut replaced } else { &mut called_off }) += 1;
+        db.restart();
+        assert_eq!(db.run("SELECT * FROM v"), rows, "after a restart, version {version}");
+    }
+    println!("{replaced} replaced, {called_off} called off");
 }

@@ -1,8 +1,8 @@
 //! Views that compare with now(): rows come and go with the clock, which is in the log.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::harness::{Harness, pause};
+use super::harness::{Harness, pause, until};
 
 /// The view's rows, and its query's as of the tick's clock; taken again when a tick came in between, and a few times
 /// more when they differ: the clock and the rows are not read at one moment.
@@ -19,14 +19,6 @@ fn view_and_query(db: &Harness, view: &str, query: &str) -> (Vec<String>, Vec<St
             return (rows, expected);
         }
         pause(Duration::from_millis(20));
-    }
-}
-
-fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        pause(Duration::from_millis(50));
     }
 }
 

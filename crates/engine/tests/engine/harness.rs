@@ -1,6 +1,7 @@
 //! A database in a temporary directory, and its answers as sorted text.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
@@ -187,8 +188,17 @@ impl Client {
 
 /// Lets time pass where time itself is tested, or what is published once a second.
 #[allow(clippy::disallowed_methods, reason = "a test has nothing else to do meanwhile")]
-pub fn pause(duration: std::time::Duration) {
+pub fn pause(duration: Duration) {
     std::thread::sleep(duration);
+}
+
+/// Waits for what comes in its own time.
+pub fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        pause(Duration::from_millis(20));
+    }
 }
 
 /// All that a statement gives.

@@ -24,7 +24,7 @@ fn output_of(kind: JoinKind) -> SchemaRef {
     }
 }
 
-fn join_of(kind: JoinKind, on: bool, null_equals_null: bool, residual: Option<Residual>) -> Join {
+pub(super) fn join_of(kind: JoinKind, on: bool, null_equals_null: bool, residual: Option<Residual>) -> Join {
     Join::new(JoinSpec {
         kind,
         left: left_schema(),

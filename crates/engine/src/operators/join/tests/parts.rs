@@ -4,35 +4,8 @@ use std::sync::Mutex;
 
 use dataflow::PartSink;
 
+use super::kinds::join_of;
 use super::*;
-
-fn of_kind(kind: JoinKind, residual: bool) -> Join {
-    let nullable = output_schema();
-    let mut fields = nullable.fields().to_vec();
-    match kind {
-        JoinKind::Semi | JoinKind::Anti => fields.truncate(2),
-        JoinKind::Mark => {
-            fields.truncate(2);
-            fields.push(Arc::new(Field::new("mark", DataType::Boolean, false)));
-        }
-        _ => {}
-    }
-    let predicate: Residual =
-        Box::new(|rows, _| Ok(lt(rows.column(1).as_primitive::<Int64Type>(), &Int64Array::new_scalar(2))?));
-    Join::new(JoinSpec {
-        kind,
-        time: Default::default(),
-        emit: Emit::Updating,
-        lookup: false,
-        left: left_schema(),
-        right: right_schema(),
-        on: vec![(0, 1)],
-        null_equals_null: false,
-        residual: residual.then_some(predicate),
-        output: Arc::new(Schema::new(fields)),
-    })
-    .unwrap()
-}
 
 /// Adds a change to the sum of all, and says whether a row is there less than zero times.
 fn add(sum: &mut BTreeMap<String, i64>, change: &ZSet) -> bool {
@@ -53,7 +26,13 @@ fn parts_sum_up_and_none_takes_away_what_is_not_there() {
         let mut random = fastrand::Rng::with_seed(seed);
         let kind = *random.choice(&[Inner, Left, Right, Full, Semi, Anti, Mark]).unwrap();
         let residual = random.bool();
-        let (mut whole, mut divided) = (of_kind(kind, residual), of_kind(kind, residual));
+        let predicate = || -> Residual {
+            Box::new(|rows, _| {
+                Ok(lt(rows.column(1).as_primitive::<Int64Type>(), &Int64Array::new_scalar(2))?)
+            })
+        };
+        let made = || join_of(kind, true, false, residual.then(predicate));
+        let (mut whole, mut divided) = (made(), made());
         let mut lefts: Vec<LeftRow> = Vec::new();
         let mut rights: Vec<RightRow> = Vec::new();
         let (mut expected, mut sum) = (BTreeMap::new(), BTreeMap::new());
