@@ -15,6 +15,7 @@ mod dml;
 mod driver;
 mod key_read;
 pub mod operators;
+mod packed_rows;
 mod pg_catalog;
 pub mod plan;
 mod point_read;

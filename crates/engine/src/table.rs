@@ -7,6 +7,7 @@ use dataflow::{KeyTable, StateSize, ZSet};
 use sql::{OnConflict, SqlError, TableDef};
 use std::sync::Arc;
 
+use crate::packed_rows::PackedCodec;
 use crate::record::{Part, RowsSchema};
 
 /// What a table has to remember to turn inserts into changes.
@@ -59,12 +60,12 @@ impl TableState {
     }
 }
 
-/// The current row of every key, as arrow-row bytes.
+/// The current row of every key, packed.
 pub struct KeyedTable {
     on_conflict: OnConflict,
     key_columns: Vec<usize>,
     key_converter: RowConverter,
-    row_converter: RowConverter,
+    row_codec: PackedCodec,
     keys: KeyTable,
     // By slot of `keys`.
     rows: Vec<Box<[u8]>>,
@@ -78,11 +79,12 @@ impl KeyedTable {
         let field = |c: usize| {
             SortField::new_with_options(table.columns[c].data_type.clone(), SortOptions::default())
         };
+        let all: Vec<usize> = (0..table.columns.len()).collect();
         Ok(KeyedTable {
             on_conflict: table.on_conflict,
             key_columns: table.primary_key.clone(),
             key_converter: RowConverter::new(table.primary_key.iter().map(|c| field(*c)).collect())?,
-            row_converter: RowConverter::new((0..table.columns.len()).map(field).collect())?,
+            row_codec: PackedCodec::for_columns(&table.schema(), &all)?,
             keys: KeyTable::new(),
             rows: Vec::new(),
             row_bytes: 0,
@@ -107,13 +109,13 @@ impl KeyedTable {
         };
         let key_columns: Vec<_> = self.key_columns.iter().map(|c| Arc::clone(rows.column(*c))).collect();
         let keys = self.key_converter.convert_columns(&key_columns)?;
-        let values = self.row_converter.convert_columns(rows.columns())?;
+        let values = self.row_codec.encode(rows.columns(), rows.num_rows())?;
         // Old rows as bytes, new rows by number: both become columns at the end.
         let mut removed: Vec<Box<[u8]>> = Vec::new();
         let mut inserted: Vec<u32> = Vec::new();
         for row in 0..rows.num_rows() {
             let weight = weights.map_or(1, |w| w[row]);
-            let (key, value) = (keys.row(row), values.row(row));
+            let (key, value) = (keys.row(row), values.get(row));
             if weight < 0 {
                 // The key decides, not the image: the row may have been overwritten since it was read.
                 if let Some(slot) = self.keys.find(key.as_ref()) {
@@ -128,7 +130,7 @@ impl KeyedTable {
             if new {
                 self.rows.resize(self.rows.len().max(slot as usize + 1), Box::default());
             } else if (self.on_conflict == OnConflict::DoNothing && weights.is_none())
-                || *self.rows[slot as usize] == *value.as_ref()
+                || *self.rows[slot as usize] == *value
             {
                 continue;
             } else {
@@ -136,15 +138,14 @@ impl KeyedTable {
                 self.row_bytes -= old.len();
                 removed.push(old);
             }
-            self.row_bytes += value.as_ref().len();
-            self.rows[slot as usize] = value.as_ref().into();
+            self.row_bytes += value.len();
+            self.rows[slot as usize] = value.into();
             inserted.push(row as u32);
         }
         if removed.is_empty() && inserted.len() == rows.num_rows() {
             return Ok(ZSet::inserts(conform(rows, &self.schema)?));
         }
-        let parser = self.row_converter.parser();
-        let old = self.row_converter.convert_rows(removed.iter().map(|bytes| parser.parse(bytes)))?;
+        let old = self.row_codec.decode(&removed.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
         let old = RecordBatch::try_new(Arc::clone(&self.schema), old)?;
         let new = conform(&take_record_batch(rows, &UInt32Array::from(inserted))?, &self.schema)?;
         // Insertions first: no running total goes below zero on the way.
@@ -152,17 +153,12 @@ impl KeyedTable {
     }
 
     fn batches(&self) -> impl Iterator<Item = dataflow::Result<RecordBatch>> {
-        let parser = self.row_converter.parser();
         // The bytes of a removed row are taken out of its slot.
         let rows: Vec<&[u8]> =
             self.rows.iter().map(AsRef::as_ref).filter(|row: &&[u8]| !row.is_empty()).collect();
         let batches: Vec<_> = rows
             .chunks(65_536)
-            .map(|rows| {
-                let columns =
-                    self.row_converter.convert_rows(rows.iter().map(|bytes| parser.parse(bytes)))?;
-                Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-            })
+            .map(|rows| Ok(RecordBatch::try_new(Arc::clone(&self.schema), self.row_codec.decode(rows)?)?))
             .collect();
         batches.into_iter()
     }
@@ -172,8 +168,7 @@ impl KeyedTable {
         let key_columns: Vec<_> = self.key_columns.iter().map(|c| Arc::clone(row.column(*c))).collect();
         let keys = self.key_converter.convert_columns(&key_columns)?;
         let Some(slot) = self.keys.find(keys.row(0).as_ref()) else { return Ok(row.clone()) };
-        let parser = self.row_converter.parser();
-        let current = self.row_converter.convert_rows([parser.parse(&self.rows[slot as usize])])?;
+        let current = self.row_codec.decode(&[&self.rows[slot as usize]])?;
         let columns = row
             .columns()
             .iter()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use dataflow::{Tick, Watermark};
+use dataflow::{Tick, Watermark, ZSet};
 use datafusion::execution::SessionState;
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, TableDef};
 
@@ -27,13 +27,35 @@ pub struct Transient {
     views: BTreeMap<String, View>,
     tick: Tick,
     late_rows: u64,
+    discards: bool,
 }
 
 struct View {
     id: RelationId,
     root: NodeId,
     plan: Arc<StreamPlan>,
-    store: Store,
+    results: Results,
+}
+
+/// Where the rows of a view go.
+enum Results {
+    Kept(Box<Store>),
+    /// Nowhere, as into a sink that throws them away; only their number is known.
+    Discarded {
+        rows: i64,
+    },
+}
+
+impl Results {
+    fn apply(&mut self, change: &ZSet) -> Result<(), SqlError> {
+        match self {
+            Results::Kept(store) => store.apply(change).map(drop).map_err(internal),
+            Results::Discarded { rows } => {
+                *rows += change.weights().map_or(change.len() as i64, |weights| weights.iter().sum());
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Transient {
@@ -46,7 +68,13 @@ impl Transient {
             views: BTreeMap::new(),
             tick: Tick(0),
             late_rows: 0,
+            discards: false,
         }
+    }
+
+    /// The rows of the views that are defined from now on are counted and thrown away.
+    pub fn discard_results(&mut self) {
+        self.discards = true;
     }
 
     /// Carries out definitions, before any rows.
@@ -106,13 +134,15 @@ impl Transient {
         let promises = &plan.root().properties;
         let schema = Arc::clone(&plan.root().schema);
         let key = promises.key.clone().unwrap_or_default();
-        let store = if promises.append_only {
-            Store::append_only(schema)
+        let results = if self.discards {
+            Results::Discarded { rows: 0 }
+        } else if promises.append_only {
+            Results::Kept(Box::new(Store::append_only(schema)))
         } else {
-            Store::view(schema, key).map_err(internal)?
+            Results::Kept(Box::new(Store::view(schema, key).map_err(internal)?))
         };
         self.properties.insert(name.to_string(), promises.clone());
-        self.views.insert(name.to_string(), View { id, root, plan, store });
+        self.views.insert(name.to_string(), View { id, root, plan, results });
         Ok(())
     }
 
@@ -152,7 +182,7 @@ impl Transient {
         self.late_rows += result.late.iter().map(|l| l.rows.num_rows() as u64).sum::<u64>();
         for view in self.views.values_mut() {
             for change in result.changes.get(&view.root).into_iter().flatten() {
-                view.store.apply(change).map_err(internal)?;
+                view.results.apply(change)?;
             }
         }
         Ok(())
@@ -167,14 +197,23 @@ impl Transient {
     }
 
     /// The rows of a view.
+    ///
+    /// # Errors
+    /// If there is no such view, or its rows are thrown away ([`Transient::discard_results`]).
     pub fn rows(&self, view: &str) -> Result<Vec<RecordBatch>, SqlError> {
         let view =
             self.views.get(view).ok_or_else(|| SqlError::internal(format!("view \"{view}\" exists")))?;
-        view.store.snapshot().batches(None, 65_536).collect::<Result<Vec<_>, _>>().map_err(internal)
+        let Results::Kept(store) = &view.results else {
+            return Err(SqlError::internal("the results of this view are thrown away"));
+        };
+        store.snapshot().batches(None, 65_536).collect::<Result<Vec<_>, _>>().map_err(internal)
     }
 
     pub fn row_count(&self, view: &str) -> usize {
-        self.views.get(view).map_or(0, |v| v.store.len())
+        self.views.get(view).map_or(0, |v| match &v.results {
+            Results::Kept(store) => store.len(),
+            Results::Discarded { rows } => *rows as usize,
+        })
     }
 
     /// Names of the tables and views that a view reads.

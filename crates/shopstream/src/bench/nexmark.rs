@@ -1,7 +1,8 @@
 //! Nexmark: a query of bench/nexmark over events that are made on the way, or over files of them.
 //!
-//! `shopstream bench nexmark --query q5 [--events 10000000] [--workers 2] [--threads 2] [--step-events 131072]`
+//! `shopstream bench nexmark --query q5 [--events 10000000] [--workers 2] [--threads 2] [--step-events 65536]`
 //! `shopstream bench nexmark --query q5 --files DIR [--format csv] ...`, DIR with person/, auction/ and bid/
+//! `... --results keep`: the result is kept as a readable view and not thrown away, as Flink's blackhole sink does
 //!
 //! ```text
 //!   threads: events 0 .. 49,999 | 50,000 .. 99,999 | ...  -> columns --\
@@ -55,7 +56,7 @@ pub fn run(arguments: &[String]) -> Result {
     let events: u64 = number(arguments, "--events", 10_000_000)?;
     let workers = number(arguments, "--workers", 2)?;
     let threads: usize = number(arguments, "--threads", 2)?;
-    let step_events: u64 = number(arguments, "--step-events", 131_072)?;
+    let step_events: u64 = number(arguments, "--step-events", 65_536)?;
     let folder = option(arguments, "--files").map(PathBuf::from);
     let (_, query) = QUERIES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
         let names: Vec<&str> = QUERIES.iter().map(|(name, _)| *name).collect();
@@ -69,6 +70,11 @@ pub fn run(arguments: &[String]) -> Result {
         other => return Err(Failure::usage(format!("--emit is close or updating, not {other}"))),
     };
     let mut engine = Transient::new(workers);
+    match option(arguments, "--results").unwrap_or("discard") {
+        "discard" => engine.discard_results(),
+        "keep" => {}
+        other => return Err(Failure::usage(format!("--results is discard or keep, not {other}"))),
+    }
     engine.define(TABLES).map_err(failed)?;
     let emit = if on_close { " EMIT ON WINDOW CLOSE" } else { "" };
     engine.define(&format!("CREATE MATERIALIZED VIEW {name} AS {query}{emit}")).map_err(failed)?;

@@ -11,6 +11,7 @@ use dataflow::{Result, StateSize, Watermark, ZSet};
 use super::{JoinSideTime, Role};
 use crate::bag::Bag;
 use crate::operators::{Expiry, microseconds};
+use crate::packed_rows::PackedCodec;
 use crate::row_codec::{EncodedRows, RowCodec};
 
 pub(super) struct Side {
@@ -19,7 +20,7 @@ pub(super) struct Side {
     pub time: JoinSideTime,
     // Columns outside the key, in ascending order: what a kept row holds.
     rest: Vec<usize>,
-    pub rest_codec: RowCodec,
+    pub rest_codec: PackedCodec,
     // Per column: where its values come from when this is the remembered side.
     pub origin: Vec<Origin>,
     pub rows: Bag,
@@ -100,7 +101,7 @@ impl Side {
             })
             .collect();
         Ok(Side {
-            rest_codec: RowCodec::for_columns(schema, &rest)?,
+            rest_codec: PackedCodec::for_columns(schema, &rest)?,
             counts: residual && role != Role::Never,
             key,
             role,
