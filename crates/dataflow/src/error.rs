@@ -8,6 +8,9 @@ pub enum Error {
     /// The operator can't go on; the view that stands on it is suspended with this text.
     #[error("{0}")]
     Operator(String),
+    /// A saved state can't be read.
+    #[error("saved state can't be read: {0}")]
+    State(String),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod operator;
 pub mod picture;
 pub mod source;
+pub mod state;
 pub mod time;
 pub mod zset;
 
@@ -21,5 +22,6 @@ pub use input::{DecodedRows, RejectReason, RejectedRow};
 pub use keys::{KeyTable, RandomState, random_state};
 pub use operator::{Operator, PartSink, StateSize, StepContext};
 pub use source::{Connectors, Poll, Source, SourceError, SourceRows, SourceSpec};
+pub use state::{KeyPart, StateReader, StateWriter};
 pub use time::{Tick, Watermark};
 pub use zset::ZSet;

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 
-use crate::{Result, Tick, Watermark, ZSet};
+use crate::{Error, KeyPart, Result, StateReader, StateWriter, Tick, Watermark, ZSet};
 
 /// Maps changes of its inputs to the change of its output, one step at a time.
 ///
@@ -25,6 +25,25 @@ pub trait Operator: Send {
     /// When the clock alone will next change the output, as of `now_us`; `None` when it will not.
     fn clock_due_us(&mut self, _now_us: i64) -> Option<i64> {
         None
+    }
+
+    /// Writes what the operator remembers about some keys, such that one of the same specification that takes it in goes
+    /// on as this one would. What doesn't belong to a key goes with every part.
+    ///
+    /// # Errors
+    /// When keys can't be told apart.
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        let _ = (part, out);
+        Err(Error::State(format!("{} can't be saved", self.name())))
+    }
+
+    /// Takes in what operators of the same specification saved about keys that this one doesn't know yet.
+    ///
+    /// # Errors
+    /// When it was not written by [`Operator::save`] of this version; the operator is then not to be used any more.
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Err(Error::State(format!("{} can't be opened", self.name())))
     }
 
     /// Rows and bytes kept; zero for a stateless operator.

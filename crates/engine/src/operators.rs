@@ -11,6 +11,8 @@ pub mod hop_aggregate;
 pub mod join;
 pub mod match_recognize;
 pub mod over;
+#[cfg(test)]
+pub mod saving;
 pub mod temporal_buffer;
 pub mod temporal_filter;
 pub mod top_n;
