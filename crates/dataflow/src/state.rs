@@ -51,6 +51,12 @@ impl StateWriter {
         self.bytes.extend_from_slice(value);
     }
 
+    /// Bytes whose length the reader knows otherwise.
+    #[inline]
+    pub fn raw(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+    }
+
     pub fn text(&mut self, value: &str) {
         self.bytes(value.as_bytes());
     }
@@ -140,6 +146,12 @@ impl<'a> StateReader<'a> {
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         let length = self.count()?;
+        self.raw(length)
+    }
+
+    /// So many bytes.
+    #[inline]
+    pub fn raw(&mut self, length: usize) -> Result<&'a [u8]> {
         let (value, rest) = self.rest.split_at_checked(length).ok_or_else(ends_early)?;
         self.rest = rest;
         Ok(value)

@@ -19,6 +19,7 @@ mod chunk;
 mod index;
 mod layout;
 mod rows;
+mod saved;
 mod snapshot;
 
 use arrow::array::RecordBatch;
@@ -28,6 +29,7 @@ use dataflow::{Result, ZSet};
 pub use append::AppendStore;
 pub use index::IndexId;
 pub use rows::ViewStore;
+pub use saved::{Image, ImagePart, PartId};
 pub use snapshot::{Batches, Snapshot};
 
 /// What one change did to the rows; an update counts once.

@@ -8,15 +8,18 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
-use dataflow::{Result, ZSet};
+use dataflow::{Error, Result, ZSet};
 
 use super::ApplyReport;
+use super::saved::{ImagePart, PartId, next_version};
 use super::snapshot::Snapshot;
 
 pub struct AppendStore {
     schema: SchemaRef,
     // Invariant: none is empty.
     batches: Vec<Arc<RecordBatch>>,
+    // By batch: what tells it from others.
+    ids: Vec<u64>,
     rows: usize,
 }
 
@@ -27,7 +30,7 @@ impl AppendStore {
     const BATCH_BYTES: usize = 64 * 1024 * 1024;
 
     pub fn new(schema: SchemaRef) -> AppendStore {
-        AppendStore { schema, batches: Vec::new(), rows: 0 }
+        AppendStore { schema, batches: Vec::new(), ids: Vec::new(), rows: 0 }
     }
 
     /// True when a change holds no retraction.
@@ -52,7 +55,7 @@ impl AppendStore {
         let inserted = rows.num_rows();
         if inserted > 0 {
             self.rows += inserted;
-            self.batches.push(Arc::new(rows));
+            self.push(rows);
             self.merge()?;
         }
         Ok(ApplyReport { inserted: inserted as u64, ..ApplyReport::default() })
@@ -93,10 +96,30 @@ impl AppendStore {
             let merged = concat_batches(&self.schema, [older.as_ref(), newer.as_ref()])?;
             let columns = merged.columns().iter().map(without_foreign_bytes).collect();
             let merged = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-            self.batches.truncate(self.batches.len() - 2);
-            self.batches.push(Arc::new(merged));
+            let kept = self.batches.len() - 2;
+            self.batches.truncate(kept);
+            self.ids.truncate(kept);
+            self.push(merged);
         }
         Ok(())
+    }
+
+    fn push(&mut self, batch: RecordBatch) {
+        self.batches.push(Arc::new(batch));
+        self.ids.push(next_version());
+    }
+
+    pub(super) fn image(&self) -> Vec<ImagePart> {
+        self.ids.iter().zip(&self.batches).map(|(id, batch)| ImagePart::of_batch(*id, batch)).collect()
+    }
+
+    pub(super) fn load(&mut self, rows: RecordBatch) -> Result<PartId> {
+        if rows.num_rows() == 0 {
+            return Err(Error::State("a batch of no rows".into()));
+        }
+        self.rows += rows.num_rows();
+        self.push(rows);
+        Ok((*self.ids.last().expect("was just added"), 0))
     }
 }
 

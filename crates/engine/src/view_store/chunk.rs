@@ -1,6 +1,6 @@
 //! A thousand slots for rows: the unit that snapshots share and that a change copies.
 
-use dataflow::{Error, Result};
+use dataflow::{Error, Result, StateReader, StateWriter};
 
 /// Slots per chunk: large enough that a snapshot is short, small enough that copying one is cheap.
 pub const CHUNK_SLOTS: usize = 1 << CHUNK_SLOTS_LOG2;
@@ -13,6 +13,8 @@ pub struct Chunk {
     // Weights by slot; empty while each row is there once.
     weights: Vec<i64>,
     garbage_bytes: usize,
+    /// Of the store when the chunk was changed last.
+    pub version: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +119,42 @@ impl Chunk {
         if self.garbage_bytes > Chunk::GARBAGE_BYTES_MIN && self.garbage_bytes > self.arena.len() / 2 {
             self.compact();
         }
+    }
+
+    /// Writes the rows with their slots. No change is being applied.
+    pub fn save(&self, out: &mut StateWriter) {
+        out.all(0..self.slots_len(), |out, slot| match self.row(slot) {
+            Some(row) => {
+                out.count(row.len() + 1);
+                out.raw(row);
+            }
+            None => out.count(0),
+        });
+        out.all(self.weights.iter(), |out, weight| out.i64(*weight));
+    }
+
+    /// What [`Chunk::save`] wrote.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn load(saved: &mut StateReader<'_>) -> Result<Chunk> {
+        let mut chunk = Chunk::default();
+        let slots = saved.count()?;
+        if slots > CHUNK_SLOTS {
+            return Err(Error::State(format!("a chunk of {slots} rows")));
+        }
+        for slot in 0..slots {
+            chunk.add_slot();
+            if let Some(length) = saved.count()?.checked_sub(1) {
+                chunk.write(slot, saved.raw(length)?)?;
+            }
+        }
+        chunk.arena.shrink_to_fit();
+        chunk.weights = saved.all(StateReader::i64)?;
+        if ![0, slots].contains(&chunk.weights.len()) {
+            return Err(Error::State("a chunk whose rows don't have one weight each".into()));
+        }
+        Ok(chunk)
     }
 
     pub fn size_bytes(&self) -> usize {

@@ -95,6 +95,26 @@ impl RowLayout {
         }
     }
 
+    /// The lengths of the keys of encoded rows.
+    pub fn key_lengths_of(&self, rows: &[&[u8]]) -> Result<Vec<usize>> {
+        if self.key.len() == self.stored.len() {
+            return Ok(rows.iter().map(|row| row.len()).collect());
+        }
+        match &self.widths {
+            Some(widths) => {
+                let widths = &widths[..self.key.len()];
+                Ok(rows
+                    .iter()
+                    .map(|row| widths.iter().fold(0, |at, width| at + width.of(&row[at..])))
+                    .collect())
+            }
+            None => {
+                let keys = self.key_codec.encode_columns(&self.batch(rows)?, &self.key)?;
+                Ok(keys.iter().map(<[u8]>::len).collect())
+            }
+        }
+    }
+
     /// The columns named by `projection`, in its order, of encoded rows.
     pub fn decode(&self, rows: &[&[u8]], projection: &[usize]) -> Result<Vec<ArrayRef>> {
         match &self.widths {

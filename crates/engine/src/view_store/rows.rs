@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use dataflow::{Error, Result, ZSet, random_state};
+use dataflow::{Error, Result, StateReader, ZSet, random_state};
 use hashbrown::HashTable;
 
 use super::ApplyReport;
 use super::chunk::{CHUNK_SLOTS, CHUNK_SLOTS_LOG2, Chunk};
 use super::index::{IndexId, SecondaryIndex, no_such_index};
 use super::layout::RowLayout;
+use super::saved::{ImagePart, PartId, next_version};
 use super::snapshot::Snapshot;
 use crate::bag::spread;
 use crate::row_codec::EncodedRows;
@@ -29,6 +30,8 @@ pub struct ViewStore {
     slots: HashTable<(u32, u32)>,
     free: Vec<u32>,
     rows: usize,
+    // Of chunks that change from now on.
+    version: u64,
     // By IndexId; `None` once dropped.
     indexes: Vec<Option<SecondaryIndex>>,
 }
@@ -68,6 +71,7 @@ impl ViewStore {
             slots: HashTable::new(),
             free: Vec::new(),
             rows: 0,
+            version: next_version(),
             indexes: Vec::new(),
         })
     }
@@ -129,6 +133,45 @@ impl ViewStore {
     /// The rows as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of_chunks(Arc::clone(&self.layout), self.chunks.clone(), self.rows)
+    }
+
+    pub(super) fn image(&mut self) -> Vec<ImagePart> {
+        self.version = next_version();
+        self.chunks.iter().enumerate().map(|(number, chunk)| ImagePart::of_chunk(number, chunk)).collect()
+    }
+
+    /// Takes in the chunk that comes next; see [`super::Store::load`].
+    pub(super) fn load(&mut self, saved: &mut StateReader<'_>) -> Result<PartId> {
+        let mut chunk = Chunk::load(saved)?;
+        // What it is as saved, and not what it becomes by the next change.
+        chunk.version = std::mem::replace(&mut self.version, next_version());
+        let first = u32::try_from(self.chunks.len() * CHUNK_SLOTS)
+            .map_err(|_| Error::State("a view has fewer than 2^32 rows".into()))?;
+        let (mut slots, mut rows): (Vec<u32>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+        for slot in 0..chunk.slots_len() {
+            match chunk.row(slot) {
+                Some(row) => {
+                    slots.push(first + slot as u32);
+                    rows.push(row);
+                    self.rows += usize::try_from(chunk.weight(slot))
+                        .map_err(|_| Error::State("a row is there less than zero times".into()))?;
+                }
+                None => self.free.push(first + slot as u32),
+            }
+        }
+        let lengths = self.layout.key_lengths_of(&rows)?;
+        self.slots.reserve(rows.len(), |(hash, _)| spread(*hash));
+        for ((slot, row), length) in slots.iter().zip(&rows).zip(lengths) {
+            let hash = hash_of(&row[..length]);
+            self.slots.insert_unique(spread(hash), (hash, *slot), |(hash, _)| spread(*hash));
+        }
+        for index in self.indexes.iter_mut().flatten() {
+            let keys = index.encode(&self.layout.batch(&rows)?)?;
+            slots.iter().zip(keys.iter()).for_each(|(slot, key)| index.set(*slot, key));
+        }
+        let id = (chunk.version, self.chunks.len() as u64);
+        self.chunks.push(Arc::new(chunk));
+        Ok(id)
     }
 
     /// The row (or equal rows) with this key; see [`super::Store::get`].
@@ -363,6 +406,7 @@ impl ViewStore {
             }
             let number = self.chunks.len() - 1;
             let chunk = Arc::make_mut(&mut self.chunks[number]);
+            chunk.version = self.version;
             chunk.add_slot();
             u32::try_from(number * CHUNK_SLOTS + chunk.slots_len() - 1)
                 .expect("fewer than 2^32 rows per view")
@@ -400,7 +444,9 @@ impl ViewStore {
     /// The chunk for writing: copied first if a snapshot holds it.
     #[inline]
     fn chunk_mut(&mut self, slot: u32) -> &mut Chunk {
-        Arc::make_mut(&mut self.chunks[(slot >> CHUNK_SLOTS_LOG2) as usize])
+        let chunk = Arc::make_mut(&mut self.chunks[(slot >> CHUNK_SLOTS_LOG2) as usize]);
+        chunk.version = self.version;
+        chunk
     }
 
     fn batch(&self, slots: impl Iterator<Item = u32>) -> Result<RecordBatch> {

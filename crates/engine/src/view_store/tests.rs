@@ -1,11 +1,12 @@
 use super::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use dataflow::picture::picture;
+use dataflow::{StateReader, StateWriter};
 
 /// Columns a, k, b; where there is a key, it is k.
 type Row = (Option<i64>, Option<&'static str>, Option<i64>);
@@ -295,16 +296,44 @@ enum Kind {
     Append,
 }
 
+fn empty(kind: Kind) -> Store {
+    match kind {
+        Kind::Keyed => Store::view(schema(), vec![1, 0]).unwrap(),
+        Kind::Keyless => keyless(),
+        Kind::Append => Store::append_only(schema()),
+    }
+}
+
+/// A new store with the rows of this one, of which only the parts are written that are not `known` already.
+fn reopened(store: &mut Store, kind: Kind, index: bool, known: &mut HashMap<PartId, Vec<u8>>) -> Store {
+    let image = store.image();
+    let mut new = empty(kind);
+    if index {
+        new.create_index(vec![2, 1]).unwrap();
+    }
+    let mut now = HashMap::new();
+    for part in &image.parts {
+        let mut out = StateWriter::new();
+        part.save(&mut out).unwrap();
+        let fresh = out.into_bytes();
+        let bytes = known.remove(&part.id).unwrap_or_else(|| fresh.clone());
+        assert_eq!(bytes, fresh, "a part with the same id has the same rows");
+        let mut read = StateReader::new(&bytes);
+        let id = new.load(image.append_only, &mut read).unwrap();
+        read.finish().unwrap();
+        now.insert(id, bytes);
+    }
+    *known = now;
+    new
+}
+
 #[test]
 fn equals_the_multiset_of_its_changes_and_snapshots_do_not_move() {
     for seed in 0..3000u64 {
         let mut random = fastrand::Rng::with_seed(seed);
         let kind = *random.choice(&[Kind::Keyed, Kind::Keyless, Kind::Append]).unwrap();
-        let mut store = match kind {
-            Kind::Keyed => Store::view(schema(), vec![1, 0]).unwrap(),
-            Kind::Keyless => keyless(),
-            Kind::Append => Store::append_only(schema()),
-        };
+        let mut store = empty(kind);
+        let mut known = HashMap::new();
         let mut model = Model::default();
         let mut held: Vec<(Snapshot, String)> = Vec::new();
         let values = *random.choice(&[2, 10, 300]).unwrap();
@@ -338,6 +367,15 @@ fn equals_the_multiset_of_its_changes_and_snapshots_do_not_move() {
                 change = net.0.into_iter().map(|(row, weight)| (weight, row)).collect();
             }
             store.apply(&zset(&change)).unwrap();
+            match random.u8(0..6) {
+                0 => store = reopened(&mut store, kind, index.is_some(), &mut known),
+                1 => known.extend(store.image().parts.iter().map(|part| {
+                    let mut out = StateWriter::new();
+                    part.save(&mut out).unwrap();
+                    (part.id, out.into_bytes())
+                })),
+                _ => {}
+            }
             let expected = model.picture();
             assert_eq!(contents(&store.snapshot()), expected, "seed {seed} round {round} {kind:?}");
             assert_eq!(store.len() as i64, model.0.values().sum::<i64>(), "seed {seed}");

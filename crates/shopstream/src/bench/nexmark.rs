@@ -1,6 +1,6 @@
 //! Nexmark: a query of bench/nexmark over events that are made on the way, or over files of them.
 //!
-//! `shopstream bench nexmark --query q5 [--events 10000000] [--workers 2] [--threads 2] [--step-events 65536]`
+//! `shopstream bench nexmark --query q5 [--events 10000000] [--workers 2] [--threads 2] [--step-events 16384]`
 //! `shopstream bench nexmark --query q5 --files DIR [--format csv] ...`, DIR with person/, auction/ and bid/
 //! `... --results keep`: the result is kept as a readable view and not thrown away, as Flink's blackhole sink does
 //!
@@ -56,7 +56,7 @@ pub fn run(arguments: &[String]) -> Result {
     let events: u64 = number(arguments, "--events", 10_000_000)?;
     let workers = number(arguments, "--workers", 2)?;
     let threads: usize = number(arguments, "--threads", 2)?;
-    let step_events: u64 = number(arguments, "--step-events", 65_536)?;
+    let step_events: u64 = number(arguments, "--step-events", 16_384)?;
     let folder = option(arguments, "--files").map(PathBuf::from);
     let (_, query) = QUERIES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
         let names: Vec<&str> = QUERIES.iter().map(|(name, _)| *name).collect();
