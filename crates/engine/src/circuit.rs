@@ -10,6 +10,7 @@ mod net_change;
 mod order;
 mod pass;
 mod shard;
+mod state;
 mod unnest;
 
 use std::collections::{BTreeSet, HashMap};
@@ -28,6 +29,7 @@ use shard::Sharded;
 pub use build::LateProbe;
 pub use late::LateRows;
 pub use order::{Causes, Order};
+pub use state::NodeState;
 
 /// Number of a node in the circuit.
 pub type NodeId = usize;
@@ -43,6 +45,9 @@ pub struct Circuit {
     /// Nodes that can give more rows than this in parts.
     part_rows: usize,
     pool: Option<Arc<rayon::ThreadPool>>,
+    /// By which keys are divided into shards. Private to the database: senders choose keys, and must not choose which
+    /// shard is overloaded.
+    seed: u64,
 }
 
 pub struct Node {
@@ -76,6 +81,10 @@ pub struct Node {
     rows_out: u64,
     /// Why the node stopped; everything above it stands still too.
     failed: Option<String>,
+    /// As of when its state was opened: steps up to this tick are in it already.
+    as_of: Option<Tick>,
+    /// When it ran last.
+    changed: Tick,
 }
 
 enum Computation {
@@ -118,8 +127,8 @@ fn known_columns(change: &ZSet, columns: usize) -> ZSet {
 
 impl Circuit {
     /// A circuit whose keyed state is split into `workers` shards, and whose nodes give at most `part_rows` at once where
-    /// they can.
-    pub fn new(workers: usize, part_rows: usize) -> Circuit {
+    /// they can. The same keys are in the same shard with the same `seed`.
+    pub fn new(workers: usize, part_rows: usize, seed: u64) -> Circuit {
         assert!(workers >= 1, "somebody has to work");
         let pool = (workers > 1).then(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(workers);
@@ -127,7 +136,7 @@ impl Circuit {
                 rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("worker-{i}"));
             Arc::new(pool.build().expect("threads can be started"))
         });
-        Circuit { nodes: Vec::new(), by_signature: HashMap::new(), workers, part_rows, pool }
+        Circuit { nodes: Vec::new(), by_signature: HashMap::new(), workers, part_rows, pool, seed }
     }
 
     pub fn node(&self, id: NodeId) -> &Node {

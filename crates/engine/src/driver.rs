@@ -2,8 +2,10 @@
 
 mod backfill;
 mod building;
+mod checkpointing;
+mod restoring;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -22,13 +24,14 @@ use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
 use crate::definition::{Install, Redefinition, ViewProperties};
 use crate::plan::{Measured, PlanKind, PlanNode, StreamPlan};
 use crate::published::{Contents, Publication, Published};
-use crate::record::{Entry, RowsEntry, RowsSchema};
+use crate::record::{Definition, Entry, RowsEntry, RowsSchema};
 use crate::stepper::Stepper;
 use crate::system::{late_rows_table, rejected_rows_table};
 use crate::view_store::Store;
 use backfill::internal;
 use building::BuildThread;
 pub use building::{Job, Jobs, Replace, Views};
+pub use checkpointing::Checkpointing;
 
 use crate::writer::{LogFacts, Logged, Request, Work, tick_after};
 
@@ -78,6 +81,15 @@ pub struct Driver {
     slow: Instant,
     stale: bool,
     building: BTreeMap<RelationId, BuildThread>,
+    /// All that were carried out, in their order.
+    definitions: Vec<Definition>,
+    /// By which keys are divided into shards.
+    seed: u64,
+    checkpointing: Option<Checkpointing>,
+    /// Ticks at which a step has to end, because something was saved there.
+    moments: BTreeSet<Tick>,
+    /// As of when the relations were opened: what came before is in them already.
+    published_as_of: Option<Tick>,
     /// The record that comes next.
     next: Offset,
 }
@@ -100,9 +112,10 @@ impl Driver {
         reader: LogReader,
         workers: usize,
         batching: Batching,
+        seed: u64,
     ) -> Result<Driver, SqlError> {
         let mut driver = Driver {
-            stepper: Stepper::new(workers, batching),
+            stepper: Stepper::new(workers, batching, seed),
             workers,
             batching,
             fed: Tick(0),
@@ -119,6 +132,11 @@ impl Driver {
             slow: Instant::now(),
             stale: false,
             building: BTreeMap::new(),
+            definitions: Vec::new(),
+            seed,
+            checkpointing: None,
+            moments: BTreeSet::new(),
+            published_as_of: None,
             next: Offset(0),
         };
         driver.add_table(rejected_rows_table())?;
@@ -148,6 +166,7 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.take_built();
+            self.go_on_with_checkpoint();
             if self.stale && self.slow.elapsed() >= SLOW_STATISTICS {
                 self.refresh_slow_statistics();
             }
@@ -157,10 +176,9 @@ impl Driver {
 
     /// How long to wait for work before looking at what else there is to do; `None`: for ever.
     fn pause(&self) -> Option<Duration> {
-        if self.is_building() {
-            return Some(BUILT_INTERVAL);
-        }
-        self.stale.then_some(SLOW_STATISTICS)
+        let building = self.is_building().then_some(BUILT_INTERVAL);
+        let stale = self.stale.then_some(SLOW_STATISTICS);
+        [building, stale, self.checkpoint_pause()].into_iter().flatten().min()
     }
 
     /// Takes all work that there is, as far as one step goes, and shows what it did.
@@ -174,6 +192,7 @@ impl Driver {
             match work_item {
                 Work::Measure(reply) => measure.push(reply),
                 Work::Replace(replace) => self.begin_replacing(*replace),
+                Work::Checkpoint(reply) => self.ask_checkpoint(reply),
                 Work::Record(logged) => {
                     last = Some(logged.offset);
                     if let Entry::Rows(entry) = &logged.entry {
@@ -204,6 +223,7 @@ impl Driver {
     pub fn take(&mut self, logged: Logged) {
         let Logged { offset, location, entry, install } = logged;
         self.next = Offset(offset.0 + 1);
+        self.outdate_checkpoint();
         match entry {
             Entry::Rows(mut entry) => {
                 // Rows may have been on their way when a column was added.
@@ -227,10 +247,10 @@ impl Driver {
                         self.changes.locations.push((part.relation, location));
                     }
                 }
-                if let Err(error) = self.stepper.feed(&entry) {
+                if let Err(error) = self.stepper.feed(&entry, tick_after(offset)) {
                     tracing::error!(%error, offset = offset.0, "a record can't be applied");
                 }
-                self.fed = tick_after(offset);
+                self.fed_at(offset);
             }
             Entry::Clock(now_us) => {
                 if self.stepper.must_step_before_clock() {
@@ -238,10 +258,12 @@ impl Driver {
                 }
                 self.clocks.push((offset, now_us));
                 self.stepper.feed_clock(now_us);
-                self.fed = tick_after(offset);
+                self.fed_at(offset);
             }
-            Entry::Definition(_) => {
+            Entry::Definition(definition) => {
                 self.step();
+                self.definitions.push(definition);
+                self.restructure_checkpoint();
                 if let Some(install) = install
                     && let Err(error) = self.install(install, offset)
                 {
@@ -249,6 +271,19 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// A record was fed.
+    fn fed_at(&mut self, offset: Offset) {
+        self.fed = tick_after(offset);
+        if self.moments.remove(&self.fed) {
+            self.step();
+        }
+    }
+
+    /// A definition that was carried out.
+    pub fn remember(&mut self, definition: Definition) {
+        self.definitions.push(definition);
     }
 
     fn count(&mut self, entry: &RowsEntry) {
@@ -451,7 +486,10 @@ impl Driver {
                 return;
             }
         };
-        self.changes.changes.extend(tables);
+        let in_already = self.published_as_of.is_some_and(|as_of| self.fed <= as_of);
+        if !in_already {
+            self.changes.changes.extend(tables);
+        }
         let StepResult { changes, late, errors, failed } = result;
         for (id, error) in failed {
             if let Some(view) = self.views.get_mut(&id)
@@ -460,6 +498,9 @@ impl Driver {
                 tracing::error!(view = view.definition.name, error, "view suspended");
                 view.suspended = Some(error);
             }
+        }
+        if in_already {
+            return;
         }
         for (id, view) in self.views.iter().filter(|(_, view)| view.suspended.is_none()) {
             for change in changes.get(&view.root).into_iter().flatten() {

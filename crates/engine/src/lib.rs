@@ -6,7 +6,8 @@
 
 pub mod api;
 pub mod bag;
-pub mod circuit;
+pub mod checkpoint;
+mod circuit;
 pub mod constraints;
 pub mod database;
 pub mod dedup;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use dataflow::{Tick, ZSet};
+use dataflow::{StateReader, Tick, ZSet};
 use datafusion::scalar::ScalarValue;
 use parking_lot::RwLock;
 use sql::{RelationId, SqlError, SqlState};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::Change;
 use crate::key_read::KeyRead;
 use crate::record::{Entry, RowsSchema, Schemas, decode};
-use crate::view_store::{self, IndexId, Store};
+use crate::view_store::{self, Image, IndexId, PartId, Store};
 
 /// Changes of one relation kept for subscribers that come back: rows, and bytes of them.
 const HISTORY_ROWS_MAX: usize = 100_000;
@@ -220,6 +220,44 @@ impl Published {
         relation.subscribers.clear();
         relation.history = None;
         Ok(())
+    }
+
+    /// All relations.
+    pub fn relations(&self) -> Vec<RelationId> {
+        self.inner.read().relations.keys().copied().collect()
+    }
+
+    /// The rows of all relations, or of those that are read from the log their number.
+    pub fn images(&self) -> Vec<(RelationId, Image, u64)> {
+        let image = |(id, relation): (&RelationId, &mut Relation)| match &mut relation.contents {
+            Contents::Store(store) => (*id, store.image(), 0),
+            Contents::Log { rows, .. } => (*id, Image { append_only: true, parts: Vec::new() }, *rows),
+        };
+        self.inner.write().relations.iter_mut().map(image).collect()
+    }
+
+    /// Takes in a part of a relation's rows; see [`Store::load`].
+    ///
+    /// # Errors
+    /// When it can't be read, or there is no such relation.
+    pub fn load(&self, id: RelationId, append_only: bool, saved: &[u8]) -> dataflow::Result<PartId> {
+        let mut inner = self.inner.write();
+        let Some(Relation { contents: Contents::Store(store), .. }) = inner.relations.get_mut(&id) else {
+            return Err(dataflow::Error::State(format!("relation {} keeps no rows", id.0)));
+        };
+        let mut saved = StateReader::new(saved);
+        let part = store.load(append_only, &mut saved)?;
+        saved.finish()?;
+        Ok(part)
+    }
+
+    /// How many rows a relation has that is read from the log.
+    pub fn load_count(&self, id: RelationId, count: u64) {
+        if let Some(Relation { contents: Contents::Log { rows, .. }, .. }) =
+            self.inner.write().relations.get_mut(&id)
+        {
+            *rows = count;
+        }
     }
 
     pub fn remove(&self, id: RelationId) {

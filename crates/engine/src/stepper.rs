@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::Array;
-use dataflow::{Tick, ZSet};
+use dataflow::{StateReader, StateWriter, Tick, ZSet};
 use sql::{RelationId, SqlError, TableDef};
 
 use crate::api::Batching;
@@ -51,12 +51,16 @@ impl Waiting {
 struct Table {
     definition: Arc<TableDef>,
     state: TableState,
+    /// As of when the state was opened: records up to this tick are in it already.
+    as_of: Option<Tick>,
+    /// The tick of the last record with its rows.
+    changed: Tick,
 }
 
 impl Stepper {
-    pub fn new(workers: usize, batching: Batching) -> Stepper {
+    pub fn new(workers: usize, batching: Batching, seed: u64) -> Stepper {
         Stepper {
-            circuit: Circuit::new(workers, batching.part_rows),
+            circuit: Circuit::new(workers, batching.part_rows, seed),
             step_rows: batching.step_rows,
             watermarks: Watermarks::default(),
             tables: HashMap::new(),
@@ -72,7 +76,8 @@ impl Stepper {
         if let Some(clock) = TableClock::new(&definition) {
             self.watermarks.tables.insert(definition.id, clock);
         }
-        self.tables.insert(definition.id, Table { definition, state });
+        let (as_of, changed) = (None, Tick(0));
+        self.tables.insert(definition.id, Table { definition, state, as_of, changed });
         Ok(())
     }
 
@@ -81,15 +86,54 @@ impl Stepper {
     /// # Errors
     /// When its rows don't fit the definition.
     pub fn redefine_table(&mut self, definition: Arc<TableDef>) -> Result<(), SqlError> {
-        let Some(Table { state, .. }) = self.tables.remove(&definition.id) else { return Ok(()) };
-        let state = state.redefined(&definition, &RowsSchema::of(&definition))?;
-        self.tables.insert(definition.id, Table { definition, state });
+        let Some(table) = self.tables.remove(&definition.id) else { return Ok(()) };
+        let state = table.state.redefined(&definition, &RowsSchema::of(&definition))?;
+        self.tables.insert(definition.id, Table { definition, state, ..table });
         Ok(())
     }
 
     pub fn drop_table(&mut self, id: RelationId) {
         self.tables.remove(&id);
         self.watermarks.tables.remove(&id);
+    }
+
+    /// Tables that remember their rows.
+    pub fn keyed_tables(&self) -> Vec<RelationId> {
+        let keyed = self.tables.iter().filter(|(_, table)| matches!(table.state, TableState::Keyed(_)));
+        keyed.map(|(id, _)| *id).collect()
+    }
+
+    /// The tick of the last record with rows of the table.
+    pub fn table_changed(&self, id: RelationId) -> Tick {
+        self.tables.get(&id).map_or(Tick(0), |table| table.changed)
+    }
+
+    /// Writes what a table remembers.
+    ///
+    /// # Errors
+    /// When there is no such table, or it can't be saved.
+    pub fn save_table(&self, id: RelationId, out: &mut StateWriter) -> dataflow::Result<()> {
+        let table = self.tables.get(&id);
+        table.ok_or_else(|| dataflow::Error::State(format!("there is no table {}", id.0)))?.state.save(out)
+    }
+
+    /// Takes in what a table remembered as of a tick.
+    ///
+    /// # Errors
+    /// When there is no such table, or it can't be read.
+    pub fn load_table(&mut self, id: RelationId, as_of: Tick, saved: &[u8]) -> dataflow::Result<()> {
+        let table = self.tables.get_mut(&id);
+        let table = table.ok_or_else(|| dataflow::Error::State(format!("there is no table {}", id.0)))?;
+        let mut saved = StateReader::new(saved);
+        table.state.load(&mut saved)?;
+        (table.as_of, table.changed) = (Some(as_of), as_of);
+        saved.finish()
+    }
+
+    /// Nothing waits for a step: everything is as it was after the last one.
+    pub fn rest(&mut self) {
+        self.dirty = false;
+        self.waiting = Waiting::default();
     }
 
     pub fn table_state_bytes(&self, id: RelationId) -> u64 {
@@ -152,16 +196,22 @@ impl Stepper {
         Some((arrow::compute::min(&times)?, arrow::compute::max(&times)?))
     }
 
-    /// Takes a record's rows into the next step.
-    pub fn feed(&mut self, entry: &RowsEntry) -> Result<(), SqlError> {
+    /// Takes the rows of the record that is shown at `tick` into the next step.
+    pub fn feed(&mut self, entry: &RowsEntry, tick: Tick) -> Result<(), SqlError> {
         self.watermarks.tell_time(entry.arrival_us);
         for part in &entry.parts {
             let range = self.event_range(part);
             let Some(table) = self.tables.get_mut(&part.relation) else { continue };
             self.waiting.tables.insert(part.relation);
-            let change = table.state.apply(part).map_err(|e| SqlError::internal(e.to_string()))?;
+            let change = if table.as_of.is_some_and(|as_of| tick <= as_of) {
+                // Whoever reads the table is as of then, too.
+                None
+            } else {
+                table.changed = tick;
+                Some(table.state.apply(part).map_err(|e| SqlError::internal(e.to_string()))?)
+            };
             self.watermarks.on_rows(part.relation, range.map(|(_, newest)| newest), entry.arrival_us);
-            if !change.is_empty() {
+            if let Some(change) = change.filter(|change| !change.is_empty()) {
                 self.pending_rows += change.len();
                 self.pending.entry(part.relation).or_default().push(change);
             }

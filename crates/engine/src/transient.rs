@@ -64,7 +64,7 @@ impl Transient {
             base: Arc::new(sql::planner::session_state(&Default::default())),
             catalog: Arc::new(Catalog { next_id: crate::system::FIRST_USER_ID, ..Default::default() }),
             properties: ViewProperties::default(),
-            stepper: Stepper::new(workers, Batching::default()),
+            stepper: Stepper::new(workers, Batching::default(), dataflow::random_state().hash_one("shards")),
             views: BTreeMap::new(),
             tick: Tick(0),
             late_rows: 0,
@@ -170,7 +170,7 @@ impl Transient {
         if self.stepper.must_step_before(&entry) {
             self.step()?;
         }
-        self.stepper.feed(&entry)
+        self.stepper.feed(&entry, Tick(self.tick.0 + 1))
     }
 
     pub fn step(&mut self) -> Result<(), SqlError> {

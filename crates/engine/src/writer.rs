@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use storage::log::{Location, Log, LogError, Offset};
 use tokio::sync::oneshot;
 
+use crate::checkpoint::Save;
 use crate::dedup::{Answer, DedupSet, Requests, keep};
 use crate::definition::Install;
 use crate::driver::{Measurements, Replace};
@@ -40,6 +41,13 @@ pub enum Request {
     Barrier(oneshot::Sender<Result<Tick, SqlError>>),
     /// For the engine: it asks for the definition to be logged when what takes a view's place is ready.
     Replace(Box<Replace>),
+    /// The saver wants to know who was seen before the record that comes next.
+    SaveSeen {
+        of: u64,
+        saver: Sender<Save>,
+    },
+    /// For the engine: it answers when a checkpoint with everything that was handed in before is durable.
+    Checkpoint(oneshot::Sender<Result<(), SqlError>>),
     /// For the engine, behind everything that was handed in before.
     Measure(oneshot::Sender<Measurements>),
     Shutdown,
@@ -65,6 +73,7 @@ pub struct Committed {
 pub enum Work {
     Record(Box<Logged>),
     Replace(Box<Replace>),
+    Checkpoint(oneshot::Sender<Result<(), SqlError>>),
     /// Give the figures of every node of every running view.
     Measure(oneshot::Sender<Measurements>),
 }
@@ -172,6 +181,8 @@ struct GroupCommit {
     pending: Vec<Pending>,
     logged: Vec<Logged>,
     measure: Vec<oneshot::Sender<Measurements>>,
+    save_seen: Vec<(u64, Sender<Save>)>,
+    checkpoints: Vec<oneshot::Sender<Result<(), SqlError>>>,
     admitted: Vec<(RelationId, RecordBatch)>,
     bytes: usize,
 }
@@ -209,6 +220,8 @@ impl Writer {
                 group.pending.push(Pending::Tick(reply, tick));
             }
             Request::Measure(reply) => group.measure.push(reply),
+            Request::SaveSeen { of, saver } => group.save_seen.push((of, saver)),
+            Request::Checkpoint(reply) => group.checkpoints.push(reply),
             // The engine ends only after this thread.
             Request::Replace(replace) => drop(self.engine.send(Work::Replace(replace))),
             Request::Rows(mut request) => {
@@ -348,6 +361,8 @@ impl Writer {
 
     fn commit(&mut self, mut group: GroupCommit) {
         let measure = std::mem::take(&mut group.measure);
+        let save_seen = std::mem::take(&mut group.save_seen);
+        let checkpoints = std::mem::take(&mut group.checkpoints);
         let writes = !group.logged.is_empty();
         let outcome = if writes { self.log.commit().map(|_| ()) } else { Ok(()) };
         let error = outcome.err().map(|e| self.refuse(&e));
@@ -390,6 +405,18 @@ impl Writer {
                 (Pending::Rows { reply: None, .. }, _) => {}
                 (Pending::Tick(reply, tick), None) => drop(reply.send(Ok(tick))),
                 (Pending::Tick(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
+            }
+        }
+        for reply in checkpoints {
+            // The engine ends only after this thread.
+            let _ = self.engine.send(Work::Checkpoint(reply));
+        }
+        for (of, saver) in save_seen {
+            let from = self.log.next_offset();
+            match self.seen.save() {
+                // The saver may have ended.
+                Ok(state) => drop(saver.send(Save::Seen { of, from, state })),
+                Err(error) => tracing::warn!(%error, "who was seen can't be saved"),
             }
         }
         for reply in measure {

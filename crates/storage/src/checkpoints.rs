@@ -46,7 +46,7 @@ pub enum CheckpointError {
 pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;
 
 /// Where a state stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob {
     /// Number of the file.
     pub file: u64,
@@ -129,6 +129,11 @@ impl Checkpoints {
     /// A reader that keeps files open.
     pub fn reader(&self) -> BlobReader {
         BlobReader { disk: Arc::clone(&self.disk), dir: self.dir.clone(), files: BTreeMap::new() }
+    }
+
+    /// Length of a file of states; `None` when it can't be read.
+    pub fn file_bytes(&self, number: u64) -> Option<u64> {
+        self.disk.open(&self.blobs_path(number)).and_then(|file| file.len()).ok()
     }
 
     /// Removes all checkpoints but these, and the files of states that they don't refer to.

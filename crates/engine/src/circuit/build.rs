@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, UInt32Array};
 use arrow::datatypes::Schema;
-use dataflow::{Operator, Watermark, ZSet};
+use dataflow::{Operator, Tick, Watermark, ZSet};
 use datafusion::physical_expr::PhysicalExpr;
 use sql::RelationId;
 
@@ -187,6 +187,8 @@ impl Circuit {
             rows_in: 0,
             rows_out: 0,
             failed,
+            as_of: None,
+            changed: Tick::default(),
         }));
         self.by_signature.insert(plan.signature.clone(), id);
         Ok(id)
@@ -200,112 +202,20 @@ impl Circuit {
         Ok(match &plan.kind {
             PlanKind::Source { relation, .. } => Computation::Source(*relation),
             PlanKind::Map(spec) => Computation::Map(Arc::clone(spec)),
-            PlanKind::Constant(rows) => Computation::Single(Box::new(Constant::new(rows.clone()))),
             PlanKind::Unnest(spec) => Computation::Unnest(Arc::clone(spec)),
             PlanKind::Expand(spec) => Computation::Expand(Arc::clone(spec)),
             PlanKind::Union => Computation::Union,
-            PlanKind::Aggregate(spec) => self
-                .sharded(vec![spec.keys.clone()], || Ok(Box::new(Aggregate::new(spec.as_ref().clone())?)))?,
-            PlanKind::HopAggregate(spec, hop) => self.sharded(vec![spec.keys.clone()], || {
-                Ok(Box::new(HopAggregate::new(spec.as_ref().clone(), hop.clone())?))
-            })?,
-            PlanKind::TopN(spec) => self.sharded(vec![spec.partition.clone()], || {
-                Ok(Box::new(TopN::new(TopNSpec {
-                    input: Arc::clone(&inputs[0]),
-                    partition: spec.partition.clone(),
-                    order: spec.order.clone(),
-                    limit: spec.limit,
-                    offset: spec.offset,
-                    row_number: spec.row_number.clone(),
-                    output: Arc::clone(&plan.schema),
-                    expiry: spec.expiry,
-                    emit: spec.emit,
-                    append_only: spec.append_only,
-                })?))
-            })?,
-            PlanKind::Over(spec) => self.sharded(vec![spec.partition.clone()], || {
-                Ok(Box::new(Over::new(OverSpec {
-                    input: Arc::clone(&inputs[0]),
-                    partition: spec.partition.clone(),
-                    order: spec.order.clone(),
-                    calls: spec.calls.clone(),
-                    output: Arc::clone(&plan.schema),
-                    release: spec.release,
-                    emit: spec.emit,
-                })?))
-            })?,
-            PlanKind::Join(spec) => {
-                let keys = vec![
-                    spec.on.iter().map(|(l, _)| *l).collect(),
-                    spec.on.iter().map(|(_, r)| *r).collect(),
-                ];
-                self.sharded(keys, || {
-                    Ok(Box::new(Join::new(JoinSpec {
-                        kind: spec.kind,
-                        left: Arc::clone(&inputs[0]),
-                        right: Arc::clone(&inputs[1]),
-                        on: spec.on.clone(),
-                        null_equals_null: spec.null_equals_null,
-                        residual: spec.residual.as_ref().map(residual),
-                        time: spec.time,
-                        emit: spec.emit,
-                        lookup: spec.lookup,
-                        output: Arc::clone(&plan.schema),
-                    })?))
-                })?
-            }
-            PlanKind::AsofJoin(spec) => {
-                let keys = vec![
-                    spec.on.iter().map(|(l, _)| *l).collect(),
-                    spec.on.iter().map(|(_, r)| *r).collect(),
-                ];
-                self.sharded(keys, || {
-                    Ok(Box::new(AsofJoin::new(AsofJoinSpec {
-                        left: Arc::clone(&inputs[0]),
-                        right: Arc::clone(&inputs[1]),
-                        on: spec.on.clone(),
-                        time: spec.time,
-                        comparison: spec.comparison,
-                        outer: spec.outer,
-                        late: spec.late,
-                        emit: spec.emit,
-                        output: Arc::clone(&plan.schema),
-                    })?))
-                })?
-            }
-            PlanKind::MatchRecognize(spec) => {
-                let keys = vec![spec.compiled.pattern.partition_by.clone()];
-                self.sharded(keys, || {
-                    let compiled = Arc::clone(&spec.compiled);
-                    Ok(match spec.expiry {
-                        Some(_) => Box::new(MatchRecognize::new(compiled)?),
-                        None => Box::new(UpdatingMatchRecognize::new(compiled)?),
-                    })
-                })?
-            }
-            PlanKind::TemporalFilter(spec) => {
-                Computation::Single(Box::new(TemporalFilter::new(spec.as_ref().clone(), &inputs[0])?))
-            }
-            PlanKind::Changelog { key } => {
-                Computation::Single(Box::new(Changelog::new(&inputs[0], key.clone(), &plan.schema)?))
-            }
-            PlanKind::Buffer(expiry) => {
-                Computation::Single(Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?))
+            _ => {
+                let keys = keys_of(&plan.kind);
+                // One operator per worker when there is a key to divide by, else a single one.
+                if self.workers == 1 || keys.iter().any(Vec::is_empty) {
+                    return Ok(Computation::Single(operator(plan, inputs)?));
+                }
+                let operators = (0..self.workers).map(|_| operator(plan, inputs));
+                let operators = operators.collect::<dataflow::Result<Vec<_>>>()?;
+                Computation::Sharded(Sharded::new(operators, keys, self.seed))
             }
         })
-    }
-
-    /// One operator per worker when there is a key to divide by, else a single one.
-    fn sharded(
-        &self,
-        keys: Vec<Vec<usize>>,
-        operator: impl Fn() -> dataflow::Result<Box<dyn Operator>>,
-    ) -> dataflow::Result<Computation> {
-        if self.workers == 1 || keys.iter().any(Vec::is_empty) {
-            return Ok(Computation::Single(operator()?));
-        }
-        let operators = (0..self.workers).map(|_| operator()).collect::<dataflow::Result<Vec<_>>>()?;
-        Ok(Computation::Sharded(Sharded::new(operators, keys)))
     }
 
     /// Forgets a view and the nodes that served nobody else.
@@ -369,6 +279,96 @@ impl Circuit {
         };
         views.iter().map(adopt).collect()
     }
+}
+
+/// The key columns of each input by which a node's state is divided; none, or of no columns, where it can't be.
+fn keys_of(kind: &PlanKind) -> Vec<Vec<usize>> {
+    let pairs = |on: &[(usize, usize)]| {
+        vec![on.iter().map(|(left, _)| *left).collect(), on.iter().map(|(_, right)| *right).collect()]
+    };
+    match kind {
+        PlanKind::Aggregate(spec) => vec![spec.keys.clone()],
+        PlanKind::HopAggregate(spec, _) => vec![spec.keys.clone()],
+        PlanKind::TopN(spec) => vec![spec.partition.clone()],
+        PlanKind::Over(spec) => vec![spec.partition.clone()],
+        PlanKind::Join(spec) => pairs(&spec.on),
+        PlanKind::AsofJoin(spec) => pairs(&spec.on),
+        PlanKind::MatchRecognize(spec) => vec![spec.compiled.pattern.partition_by.clone()],
+        _ => vec![Vec::new()],
+    }
+}
+
+/// The operator of a node that has one.
+pub(super) fn operator(
+    plan: &PlanNode,
+    inputs: &[arrow::datatypes::SchemaRef],
+) -> dataflow::Result<Box<dyn Operator>> {
+    Ok(match &plan.kind {
+        PlanKind::Constant(rows) => Box::new(Constant::new(rows.clone())),
+        PlanKind::Aggregate(spec) => Box::new(Aggregate::new(spec.as_ref().clone())?),
+        PlanKind::HopAggregate(spec, hop) => Box::new(HopAggregate::new(spec.as_ref().clone(), hop.clone())?),
+        PlanKind::TopN(spec) => Box::new(TopN::new(TopNSpec {
+            input: Arc::clone(&inputs[0]),
+            partition: spec.partition.clone(),
+            order: spec.order.clone(),
+            limit: spec.limit,
+            offset: spec.offset,
+            row_number: spec.row_number.clone(),
+            output: Arc::clone(&plan.schema),
+            expiry: spec.expiry,
+            emit: spec.emit,
+            append_only: spec.append_only,
+        })?),
+        PlanKind::Over(spec) => Box::new(Over::new(OverSpec {
+            input: Arc::clone(&inputs[0]),
+            partition: spec.partition.clone(),
+            order: spec.order.clone(),
+            calls: spec.calls.clone(),
+            output: Arc::clone(&plan.schema),
+            release: spec.release,
+            emit: spec.emit,
+        })?),
+        PlanKind::Join(spec) => Box::new(Join::new(JoinSpec {
+            kind: spec.kind,
+            left: Arc::clone(&inputs[0]),
+            right: Arc::clone(&inputs[1]),
+            on: spec.on.clone(),
+            null_equals_null: spec.null_equals_null,
+            residual: spec.residual.as_ref().map(residual),
+            time: spec.time,
+            emit: spec.emit,
+            lookup: spec.lookup,
+            output: Arc::clone(&plan.schema),
+        })?),
+        PlanKind::AsofJoin(spec) => Box::new(AsofJoin::new(AsofJoinSpec {
+            left: Arc::clone(&inputs[0]),
+            right: Arc::clone(&inputs[1]),
+            on: spec.on.clone(),
+            time: spec.time,
+            comparison: spec.comparison,
+            outer: spec.outer,
+            late: spec.late,
+            emit: spec.emit,
+            output: Arc::clone(&plan.schema),
+        })?),
+        PlanKind::MatchRecognize(spec) => {
+            let compiled = Arc::clone(&spec.compiled);
+            match spec.expiry {
+                Some(_) => Box::new(MatchRecognize::new(compiled)?),
+                None => Box::new(UpdatingMatchRecognize::new(compiled)?),
+            }
+        }
+        PlanKind::TemporalFilter(spec) => Box::new(TemporalFilter::new(spec.as_ref().clone(), &inputs[0])?),
+        PlanKind::Changelog { key } => Box::new(Changelog::new(&inputs[0], key.clone(), &plan.schema)?),
+        PlanKind::Buffer(expiry) => Box::new(TemporalBuffer::new(Arc::clone(&plan.schema), *expiry)?),
+        PlanKind::Source { .. }
+        | PlanKind::Map(_)
+        | PlanKind::Unnest(_)
+        | PlanKind::Expand(_)
+        | PlanKind::Union => {
+            return Err(dataflow::Error::Operator(format!("{} has no operator", crate::plan::what(plan))));
+        }
+    })
 }
 
 fn late_probes(plan: &PlanNode) -> Vec<LateProbe> {

@@ -177,7 +177,7 @@ impl Node {
         outputs: &HashMap<NodeId, ZSet>,
         pass: &Pass<'_>,
     ) -> Option<Task<'n>> {
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.as_of.is_some_and(|as_of| pass.tick <= as_of) {
             return None;
         }
         let now_us = pass.watermarks.now_us();
@@ -201,6 +201,7 @@ impl Node {
             self.clock_seen = now_us;
         }
         self.started = true;
+        self.changed = pass.tick;
         let changes = self
             .inputs
             .iter()

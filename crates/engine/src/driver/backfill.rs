@@ -76,7 +76,7 @@ impl Backfill {
                     if self.stepper.must_step_before(&entry) {
                         self.step()?;
                     }
-                    self.stepper.feed(&entry)?;
+                    self.stepper.feed(&entry, tick_after(offset))?;
                     self.rows += entry.parts.iter().map(|part| part.rows.num_rows() as u64).sum::<u64>();
                 }
             }
@@ -114,7 +114,7 @@ impl Driver {
         views: &[(Arc<ViewDef>, Arc<StreamPlan>)],
         batching: Batching,
     ) -> Result<Backfill, SqlError> {
-        let mut stepper = Stepper::new(self.workers, batching);
+        let mut stepper = Stepper::new(self.workers, batching, self.seed);
         let own: Vec<RelationId> = views.iter().map(|(view, _)| view.id).collect();
         let tables = self.tables_of(views);
         let mut schemas = Schemas::new();

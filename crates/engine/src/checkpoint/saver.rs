@@ -1,0 +1,250 @@
+//! The thread that writes checkpoints.
+//!
+//! It gets states from the engine's and the log's thread as they are saved, and at last the [`Draft`] that says what they
+//! are. It alone waits for the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+use dataflow::{Error, Result, StateWriter, Tick};
+use sql::RelationId;
+use storage::checkpoints::{Blob, BlobReader, CheckpointError, CheckpointWriter, Checkpoints};
+use storage::log::Offset;
+
+use super::{Manifest, NodeEntry, RelationEntry, TableEntry};
+use crate::circuit::NodeState;
+use crate::view_store::{Image, PartId};
+
+/// A file of states of which less than a part in so many is still needed is written anew.
+const LIVE_SHARE_MIN: u64 = 2;
+
+/// What the thread is told, each about the checkpoint of this number.
+pub enum Save {
+    Begin(u64),
+    /// The next state.
+    State(u64, Vec<u8>),
+    /// Who was seen before the record `from`.
+    Seen {
+        of: u64,
+        from: Offset,
+        state: Vec<u8>,
+    },
+    Finish(u64, Box<Draft>),
+}
+
+/// Where a state is.
+#[derive(Clone, Copy, Debug)]
+pub enum Where {
+    /// Where the checkpoint before has it.
+    Kept(Blob),
+    /// The n-th that was told.
+    Told(usize),
+}
+
+/// A checkpoint that lacks only the places.
+pub struct Draft {
+    /// All that has no place.
+    pub manifest: Manifest,
+    pub history: Vec<Where>,
+    pub tables: Vec<(RelationId, Tick, Where)>,
+    pub nodes: Vec<(NodeState, Vec<Where>)>,
+    /// With the number of rows of relations that are read from the log.
+    pub relations: Vec<(RelationId, Image, u64)>,
+}
+
+/// What was found when the last checkpoint was opened.
+#[derive(Default)]
+pub struct Restored {
+    /// Its number, and the manifest.
+    pub last: Option<(u64, Arc<Manifest>)>,
+    /// The parts of stores that are where it says.
+    pub parts: HashMap<PartId, Blob>,
+}
+
+pub struct Saver {
+    checkpoints: Checkpoints,
+    blobs: BlobReader,
+    last: Option<(u64, Arc<Manifest>)>,
+    parts: HashMap<PartId, Blob>,
+    /// Bytes of states that were told and are not written yet.
+    waiting: Arc<AtomicUsize>,
+    running: Option<Running>,
+}
+
+struct Running {
+    of: u64,
+    /// What went wrong first.
+    writer: std::result::Result<CheckpointWriter, CheckpointError>,
+    told: Vec<Blob>,
+    seen: Option<(Offset, Vec<u8>)>,
+    draft: Option<Box<Draft>>,
+}
+
+impl Saver {
+    pub fn new(checkpoints: Checkpoints, restored: Restored, waiting: Arc<AtomicUsize>) -> Saver {
+        Saver {
+            blobs: checkpoints.reader(),
+            checkpoints,
+            last: restored.last,
+            parts: restored.parts,
+            waiting,
+            running: None,
+        }
+    }
+
+    /// Writes what it is told until there is nobody left to tell it anything.
+    pub fn run(
+        mut self,
+        told: &Receiver<Save>,
+        done: &Sender<(u64, std::result::Result<Arc<Manifest>, String>)>,
+    ) {
+        while let Ok(save) = told.recv() {
+            if let Some((of, outcome)) = self.take(save) {
+                // The engine may have ended.
+                let _ = done.send((of, outcome.map_err(|error| error.to_string())));
+            }
+        }
+    }
+
+    fn take(&mut self, save: Save) -> Option<(u64, Result<Arc<Manifest>>)> {
+        match save {
+            Save::Begin(of) => {
+                self.running = Some(Running {
+                    of,
+                    writer: self.checkpoints.begin(),
+                    told: Vec::new(),
+                    seen: None,
+                    draft: None,
+                });
+            }
+            Save::State(of, state) => {
+                if let Some(running) = self.running.as_mut().filter(|running| running.of == of) {
+                    running.told(&state);
+                }
+                self.waiting.fetch_sub(state.len(), Ordering::Relaxed);
+            }
+            Save::Seen { of, from, state } => {
+                if let Some(running) = self.running.as_mut().filter(|running| running.of == of) {
+                    running.seen = Some((from, state));
+                }
+            }
+            Save::Finish(of, draft) => {
+                if let Some(running) = self.running.as_mut().filter(|running| running.of == of) {
+                    running.draft = Some(draft);
+                }
+            }
+        }
+        let ready = |running: &Running| running.draft.is_some() && running.seen.is_some();
+        let running = self.running.take_if(|running| ready(running))?;
+        let of = running.of;
+        Some((of, self.finish(running)))
+    }
+
+    fn finish(&mut self, running: Running) -> Result<Arc<Manifest>> {
+        let Running { writer, told, seen, draft, .. } = running;
+        let mut writer = writer.map_err(unwritten)?;
+        let (Some(draft), Some((seen_from, seen))) = (draft, seen) else {
+            return Err(Error::State("a checkpoint is finished when all is there".into()));
+        };
+        let Draft { mut manifest, history, tables, nodes, relations } = *draft;
+        let sparse = self.sparse_files(&history, &tables, &nodes, &relations);
+        let mut place = |at: Where, writer: &mut CheckpointWriter| match at {
+            Where::Told(number) => {
+                told.get(number).copied().ok_or_else(|| Error::State("a state was not told".into()))
+            }
+            Where::Kept(blob) if sparse.contains(&blob.file) => {
+                let state = self.blobs.read(&blob).map_err(unwritten)?;
+                writer.put(&state).map_err(unwritten)
+            }
+            Where::Kept(blob) => Ok(blob),
+        };
+        let w = &mut writer;
+        manifest.history = history.into_iter().map(|at| place(at, w)).collect::<Result<_>>()?;
+        for (id, as_of, at) in tables {
+            manifest.tables.push(TableEntry { id, as_of, state: place(at, w)? });
+        }
+        for (state, shards) in nodes {
+            let shards = shards.into_iter().map(|at| place(at, w)).collect::<Result<_>>()?;
+            manifest.nodes.push(NodeEntry { state, shards });
+        }
+        let mut parts = HashMap::new();
+        for (id, image, log_rows) in relations {
+            let mut blobs = Vec::with_capacity(image.parts.len());
+            for part in &image.parts {
+                let blob = match self.parts.get(&part.id) {
+                    Some(blob) => place(Where::Kept(*blob), w)?,
+                    None => {
+                        let mut out = StateWriter::new();
+                        part.save(&mut out)?;
+                        w.put(&out.into_bytes()).map_err(unwritten)?
+                    }
+                };
+                parts.insert(part.id, blob);
+                blobs.push(blob);
+            }
+            manifest.relations.push(RelationEntry {
+                id,
+                append_only: image.append_only,
+                log_rows,
+                parts: blobs,
+            });
+        }
+        manifest.seen_from = seen_from;
+        manifest.seen = writer.put(&seen).map_err(unwritten)?;
+        let number = writer.number();
+        writer.commit(&manifest.save()).map_err(unwritten)?;
+        let manifest = Arc::new(manifest);
+        let before = self.last.replace((number, Arc::clone(&manifest)));
+        self.parts = parts;
+        let kept = before.iter().chain(&self.last);
+        let numbers: BTreeSet<u64> = kept.clone().map(|(number, _)| *number).collect();
+        let files = kept.flat_map(|(_, manifest)| manifest.blobs()).map(|blob| blob.file).collect();
+        self.blobs = self.checkpoints.reader();
+        // The checkpoint counts already; what can't be removed now is removed with the next.
+        if let Err(error) = self.checkpoints.retain(&numbers, &files) {
+            tracing::warn!(%error, "old checkpoints can't be removed");
+        }
+        Ok(manifest)
+    }
+
+    /// Files that hold little that is still needed: it moves to the new one, so that they can go.
+    fn sparse_files(
+        &self,
+        history: &[Where],
+        tables: &[(RelationId, Tick, Where)],
+        nodes: &[(NodeState, Vec<Where>)],
+        relations: &[(RelationId, Image, u64)],
+    ) -> BTreeSet<u64> {
+        let told = history.iter().chain(tables.iter().map(|(_, _, at)| at));
+        let told = told.chain(nodes.iter().flat_map(|(_, shards)| shards));
+        let kept = told.filter_map(|at| match at {
+            Where::Kept(blob) => Some(blob),
+            Where::Told(_) => None,
+        });
+        let parts = relations.iter().flat_map(|(_, image, _)| &image.parts);
+        let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+        for blob in kept.chain(parts.filter_map(|part| self.parts.get(&part.id))) {
+            *live.entry(blob.file).or_default() += blob.length;
+        }
+        let sparse = |(file, live): &(&u64, &u64)| {
+            self.checkpoints.file_bytes(**file).is_some_and(|bytes| **live < bytes / LIVE_SHARE_MIN)
+        };
+        live.iter().filter(sparse).map(|(file, _)| *file).collect()
+    }
+}
+
+impl Running {
+    fn told(&mut self, state: &[u8]) {
+        let Ok(writer) = &mut self.writer else { return };
+        match writer.put(state) {
+            Ok(blob) => self.told.push(blob),
+            Err(error) => self.writer = Err(error),
+        }
+    }
+}
+
+fn unwritten(error: CheckpointError) -> Error {
+    Error::State(error.to_string())
+}
