@@ -109,7 +109,7 @@ impl DedupSet {
     /// # Errors
     /// When it was not written by [`DedupSet::save`] of this version, or here ids have other hashes.
     pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
-        check_version(saved)?;
+        saved.version(STATE_VERSION)?;
         for seed in self.seeds.iter_mut().flatten() {
             *seed = saved.u64()?;
         }
@@ -128,13 +128,6 @@ impl DedupSet {
 }
 
 const STATE_VERSION: u8 = 1;
-
-fn check_version(saved: &mut StateReader<'_>) -> dataflow::Result<()> {
-    match saved.u8()? {
-        STATE_VERSION => Ok(()),
-        other => Err(Error::State(format!("version {other} is not known"))),
-    }
-}
 
 /// Secret: who knows it can make ids collide.
 fn new_seed() -> [u64; 4] {
@@ -224,7 +217,7 @@ impl Requests {
     /// # Errors
     /// When it was not written by [`Requests::save`] of this version.
     pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
-        check_version(saved)?;
+        saved.version(STATE_VERSION)?;
         *self = Requests::default();
         for _ in 0..saved.count()? {
             let age = saved.i64()?;

@@ -68,10 +68,7 @@ impl TableState {
     /// # Errors
     /// When it was not written by [`TableState::save`] of this version.
     pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
-        let version = saved.u8()?;
-        if version != STATE_VERSION {
-            return Err(Error::State(format!("version {version} of a table is not known")));
-        }
+        saved.version(STATE_VERSION)?;
         match (self, saved.bool()?) {
             (TableState::Plain, false) => Ok(()),
             (TableState::Keyed(table), true) => table.load(saved),

@@ -38,10 +38,7 @@ impl Watermarks {
     /// # Errors
     /// When it was not written by [`Watermarks::save`] of this version, or has the clock of a table that was not added.
     pub fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
-        let version = saved.u8()?;
-        if version != VERSION {
-            return Err(Error::State(format!("version {version} of watermarks is not known")));
-        }
+        saved.version(VERSION)?;
         self.now_us = saved.option(StateReader::i64)?;
         self.told_us = saved.option(StateReader::i64)?;
         for _ in 0..saved.count()? {
