@@ -44,6 +44,18 @@ impl StateWriter {
         self.bytes.push(value as u8);
     }
 
+    /// A number of either sign; those near zero take one byte.
+    #[inline]
+    pub fn signed(&mut self, value: i64) {
+        // The sign goes to the lowest bit.
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            self.bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.bytes.push(rest as u8);
+    }
+
     /// Bytes with their length.
     #[inline]
     pub fn bytes(&mut self, value: &[u8]) {
@@ -144,6 +156,31 @@ impl<'a> StateReader<'a> {
     }
 
     #[inline]
+    pub fn signed(&mut self) -> Result<i64> {
+        let (mut value, mut shift) = (0u64, 0);
+        loop {
+            let byte = self.u8()?;
+            if shift == 63 && byte > 1 {
+                return Err(Error::State("a number is too large".into()));
+            }
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+            shift += 7;
+        }
+    }
+
+    /// The version of a format, of which only this one is known.
+    pub fn version(&mut self, known: u8) -> Result<()> {
+        let version = self.u8()?;
+        if version == known {
+            return Ok(());
+        }
+        Err(Error::State(format!("its format has version {version}, this program reads version {known}")))
+    }
+
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         let length = self.count()?;
         self.raw(length)
@@ -233,6 +270,9 @@ mod tests {
         for count in [0, 127, 128, 1 << 40] {
             out.count(count);
         }
+        for number in [0, -1, 63, -64, 64, i64::MAX, i64::MIN] {
+            out.signed(number);
+        }
         out.i128(-5);
         out.f64(-0.0);
         out.text("größe");
@@ -243,6 +283,9 @@ mod tests {
         let mut read = StateReader::new(&bytes);
         for count in [0, 127, 128, 1 << 40] {
             assert_eq!(read.count().unwrap(), count);
+        }
+        for number in [0, -1, 63, -64, 64, i64::MAX, i64::MIN] {
+            assert_eq!(read.signed().unwrap(), number);
         }
         assert_eq!(read.i128().unwrap(), -5);
         assert!(read.f64().unwrap().is_sign_negative());
@@ -257,6 +300,8 @@ mod tests {
     fn other_bytes_are_an_error_and_not_a_panic() {
         let huge = [0xFF; 12];
         assert!(StateReader::new(&huge).count().is_err());
+        assert!(StateReader::new(&huge).signed().is_err());
+        assert!(StateReader::new(&[2]).version(1).is_err());
         assert!(StateReader::new(&huge).bytes().is_err());
         assert!(StateReader::new(&[2]).bool().is_err());
         assert!(StateReader::new(&[200, 1]).all(StateReader::i64).is_err());

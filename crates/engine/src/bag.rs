@@ -14,6 +14,7 @@
 //! Invariant: an entry's weight is not zero, except between [`Bag::update`] and [`Bag::release`].
 
 pub mod arena;
+mod saving;
 
 use dataflow::{KeyTable, random_state};
 use hashbrown::HashTable;
@@ -129,12 +130,7 @@ impl Bag {
             kept.weight += weight;
             return BagUpdate { key, entry, before, after: kept.weight };
         }
-        let entry = self.insert_entry(key, hash, row, weight);
-        if rows.hashed {
-            self.insert_hashed(hash, entry);
-        } else if rows.count >= Bag::SCANNED_ROWS_MAX {
-            self.hash_rows_of(key);
-        }
+        let entry = self.insert_row(key, hash, row, weight);
         BagUpdate { key, entry, before: 0, after: weight }
     }
 
@@ -347,6 +343,18 @@ impl Bag {
             self.insert_hashed(hash, entry);
             entry = next;
         }
+    }
+
+    /// Adds a row that the key does not have.
+    fn insert_row(&mut self, key: u32, hash: u32, row: &[u8], weight: i64) -> u32 {
+        let rows = self.rows_of[key as usize];
+        let entry = self.insert_entry(key, hash, row, weight);
+        if rows.hashed {
+            self.insert_hashed(hash, entry);
+        } else if rows.count >= Bag::SCANNED_ROWS_MAX {
+            self.hash_rows_of(key);
+        }
+        entry
     }
 
     fn insert_entry(&mut self, key: u32, hash: u32, row: &[u8], weight: i64) -> u32 {

@@ -8,7 +8,7 @@ use ahash::RandomState;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::row::{RowConverter, SortField};
-use dataflow::Tick;
+use dataflow::{Error, StateReader, StateWriter, Tick};
 use sql::{RelationId, TableDef};
 
 use crate::record::RequestKey;
@@ -17,10 +17,13 @@ use crate::record::RequestKey;
 ///
 /// Kept as 128-bit keyed hashes in two generations: when the younger is a window old, the older is
 /// forgotten. Two ids collide with probability 2^-128 times the number of pairs.
+///
+/// The hashes' key is this set's own and saved with it, so that another process recognizes the ids.
 pub struct DedupSet {
     column: usize,
     window_us: i64,
     converter: RowConverter,
+    seeds: [[u64; 4]; 2],
     hashers: [RandomState; 2],
     young: HashSet<u128, RandomState>,
     old: HashSet<u128, RandomState>,
@@ -32,11 +35,13 @@ impl DedupSet {
     pub fn new(table: &TableDef) -> Option<DedupSet> {
         let column = table.options.dedup_key?;
         let field = SortField::new(table.columns[column].data_type.clone());
+        let seeds = [new_seed(), new_seed()];
         Some(DedupSet {
             column,
             window_us: table.options.dedup_window_us,
             converter: RowConverter::new(vec![field]).ok()?,
-            hashers: [RandomState::new(), RandomState::new()],
+            seeds,
+            hashers: seeds.map(hasher),
             young: HashSet::default(),
             old: HashSet::default(),
             young_since_us: i64::MIN,
@@ -60,8 +65,7 @@ impl DedupSet {
             if ids.is_null(row) {
                 continue;
             }
-            let [a, b] = [0, 1].map(|h| u128::from(self.hashers[h].hash_one(id.data())));
-            let hash = a << 64 | b;
+            let hash = self.hash(id.data());
             if self.old.contains(&hash) || !self.young.insert(hash) {
                 fresh[row] = false;
                 all_fresh = false;
@@ -74,11 +78,73 @@ impl DedupSet {
     pub fn forget(&mut self, rows: &RecordBatch) -> dataflow::Result<()> {
         let encoded = self.converter.convert_columns(std::slice::from_ref(rows.column(self.column)))?;
         for id in encoded.iter() {
-            let [a, b] = [0, 1].map(|h| u128::from(self.hashers[h].hash_one(id.data())));
-            self.young.remove(&(a << 64 | b));
+            let hash = self.hash(id.data());
+            self.young.remove(&hash);
         }
         Ok(())
     }
+
+    fn hash(&self, id: &[u8]) -> u128 {
+        let [a, b] = [0, 1].map(|h| u128::from(self.hashers[h].hash_one(id)));
+        a << 64 | b
+    }
+
+    /// Writes the ids that are remembered.
+    ///
+    /// # Errors
+    /// Never, as of now.
+    pub fn save(&self, out: &mut StateWriter) -> dataflow::Result<()> {
+        out.u8(STATE_VERSION);
+        self.seeds.iter().flatten().for_each(|seed| out.u64(*seed));
+        out.u64(fingerprint(&self.hashers));
+        out.i64(self.young_since_us);
+        for generation in [&self.young, &self.old] {
+            out.all(generation.iter(), |out, hash| out.i128(*hash as i128));
+        }
+        Ok(())
+    }
+
+    /// Remembers what was saved instead of what it remembered.
+    ///
+    /// # Errors
+    /// When it was not written by [`DedupSet::save`] of this version, or here ids have other hashes.
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+        saved.version(STATE_VERSION)?;
+        for seed in self.seeds.iter_mut().flatten() {
+            *seed = saved.u64()?;
+        }
+        self.hashers = self.seeds.map(hasher);
+        if saved.u64()? != fingerprint(&self.hashers) {
+            return Err(Error::State(
+                "this machine gives event ids other hashes than the one that saved them".into(),
+            ));
+        }
+        self.young_since_us = saved.i64()?;
+        for generation in [&mut self.young, &mut self.old] {
+            *generation = saved.all(StateReader::i128)?.into_iter().map(|hash| hash as u128).collect();
+        }
+        Ok(())
+    }
+}
+
+const STATE_VERSION: u8 = 1;
+
+/// Secret: who knows it can make ids collide.
+fn new_seed() -> [u64; 4] {
+    let random = RandomState::new();
+    [0u64, 1, 2, 3].map(|number| random.hash_one(number))
+}
+
+fn hasher([a, b, c, d]: [u64; 4]) -> RandomState {
+    RandomState::with_seeds(a, b, c, d)
+}
+
+/// Tells apart implementations of the hash, which differ by the machine's instructions and between versions: each
+/// length of text goes another way through it.
+fn fingerprint(hashers: &[RandomState; 2]) -> u64 {
+    let texts =
+        ["", "id", "an id", "a longer id", "an id longer than sixteen bytes", &"a very long id ".repeat(9)];
+    hashers[0].hash_one(texts) ^ hashers[1].hash_one(texts)
 }
 
 pub fn keep(rows: &RecordBatch, mask: &BooleanArray) -> dataflow::Result<RecordBatch> {
@@ -125,4 +191,53 @@ impl Requests {
         self.answers.insert(key.clone(), answer);
         self.by_age.push_back((arrival_us, key));
     }
+
+    /// Writes the requests that are remembered.
+    ///
+    /// # Errors
+    /// Never, as of now.
+    pub fn save(&self, out: &mut StateWriter) -> dataflow::Result<()> {
+        out.u8(STATE_VERSION);
+        out.all(self.by_age.iter(), |out, (age, key)| {
+            out.i64(*age);
+            out.u32(key.0.0);
+            out.text(&key.1);
+            out.option(self.answers.get(key), |out, answer| {
+                out.u32(answer.body_crc);
+                out.u64(answer.accepted);
+                out.u64(answer.duplicates);
+                out.u64(answer.tick.0);
+            });
+        });
+        Ok(())
+    }
+
+    /// Remembers what was saved instead of what it remembered.
+    ///
+    /// # Errors
+    /// When it was not written by [`Requests::save`] of this version.
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+        saved.version(STATE_VERSION)?;
+        *self = Requests::default();
+        for _ in 0..saved.count()? {
+            let age = saved.i64()?;
+            let key = (RelationId(saved.u32()?), saved.text()?.to_string());
+            let answer = saved.option(|saved| {
+                Ok(Answer {
+                    body_crc: saved.u32()?,
+                    accepted: saved.u64()?,
+                    duplicates: saved.u64()?,
+                    tick: Tick(saved.u64()?),
+                })
+            })?;
+            if let Some(answer) = answer {
+                self.answers.insert(key.clone(), answer);
+            }
+            self.by_age.push_back((age, key));
+        }
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;

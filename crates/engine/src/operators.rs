@@ -17,7 +17,7 @@ pub mod temporal_buffer;
 pub mod temporal_filter;
 pub mod top_n;
 
-use dataflow::Watermark;
+use dataflow::{Error, KeyPart, Watermark};
 
 /// Where a group's or partition's life ends: when the watermark reaches the key column's value plus
 /// `add_us`. For a column that holds the window's end `add_us` is 0, for its start it is the window's size.
@@ -53,6 +53,17 @@ pub enum Emit {
     OnClose,
 }
 
+/// Says that all keys are meant.
+///
+/// # Errors
+/// When not, and what an operator remembers has no key.
+fn undivided(part: KeyPart<'_>) -> dataflow::Result<()> {
+    if part.is_all() {
+        return Ok(());
+    }
+    Err(Error::State("there is no key to divide it by".into()))
+}
+
 /// A timestamp column in microseconds, whatever its zone.
 ///
 /// # Errors
@@ -64,7 +75,5 @@ pub fn microseconds(
     column
         .as_primitive_opt::<arrow::datatypes::TimestampMicrosecondType>()
         .map(|a| a.clone().with_timezone_opt(None::<&str>))
-        .ok_or_else(|| {
-            dataflow::Error::Operator(format!("time column has type {}, not timestamp", column.data_type()))
-        })
+        .ok_or_else(|| Error::Operator(format!("time column has type {}, not timestamp", column.data_type())))
 }

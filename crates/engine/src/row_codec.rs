@@ -13,7 +13,7 @@ use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 use dataflow::zset::take_rows;
-use dataflow::{Error, KeyTable, Result, ZSet};
+use dataflow::{Error, KeyPart, KeyTable, Result, ZSet};
 
 /// Encodes columns to row bytes and back.
 #[derive(Debug)]
@@ -46,6 +46,9 @@ impl EncodedRows {
 impl RowCodec {
     /// Most bytes decoded at once: string columns count their bytes in 31 bits.
     const DECODED_BYTES_MAX: usize = i32::MAX as usize;
+    /// Keys looked at together, and about the bytes that they have at most.
+    const PICKED_KEYS: usize = 8192;
+    const PICKED_BYTES: usize = 16 << 20;
 
     /// A codec for columns of these types with their order.
     ///
@@ -95,6 +98,40 @@ impl RowCodec {
             if column.data_type() == data_type { Ok(column) } else { cast(&column, data_type) }
         });
         Ok(restored.collect::<Result<_, _>>()?)
+    }
+
+    /// The slots of keys, which this codec encoded, that belong to the part, in ascending order.
+    ///
+    /// # Errors
+    /// If there are no columns to tell keys apart.
+    pub fn slots_of(&self, keys: &KeyTable, part: KeyPart<'_>) -> Result<Vec<u32>> {
+        if part.is_all() {
+            return Ok(keys.iter().map(|(slot, _)| slot).collect());
+        }
+        if self.types.is_empty() {
+            return Err(Error::State("there is no key to divide it by".into()));
+        }
+        let mut chosen = Vec::new();
+        let mut all = keys.iter().peekable();
+        while all.peek().is_some() {
+            let (mut slots, mut rows, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while rows.len() < RowCodec::PICKED_KEYS
+                && bytes < RowCodec::PICKED_BYTES
+                && let Some((slot, key)) = all.next()
+            {
+                slots.push(slot);
+                rows.push(key);
+                bytes += key.len();
+            }
+            match part.mask(&self.decode(&rows)?)? {
+                Some(mask) => {
+                    let picked = slots.into_iter().zip(&mask).filter(|(_, picked)| *picked == Some(true));
+                    chosen.extend(picked.map(|(slot, _)| slot));
+                }
+                None => chosen.extend(slots),
+            }
+        }
+        Ok(chosen)
     }
 }
 

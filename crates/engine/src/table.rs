@@ -3,7 +3,7 @@
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, take_record_batch};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{KeyTable, StateSize, ZSet};
+use dataflow::{Error, KeyTable, StateReader, StateSize, StateWriter, ZSet};
 use sql::{OnConflict, SqlError, TableDef};
 use std::sync::Arc;
 
@@ -50,6 +50,32 @@ impl TableState {
         Ok(TableState::Keyed(Box::new(new)))
     }
 
+    /// Writes what is remembered.
+    ///
+    /// # Errors
+    /// Never, as of now.
+    pub fn save(&self, out: &mut StateWriter) -> dataflow::Result<()> {
+        out.u8(STATE_VERSION);
+        out.bool(matches!(self, TableState::Keyed(_)));
+        if let TableState::Keyed(table) = self {
+            table.save(out);
+        }
+        Ok(())
+    }
+
+    /// Takes in what a table of the same definition saved; the keys are not known yet.
+    ///
+    /// # Errors
+    /// When it was not written by [`TableState::save`] of this version.
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+        saved.version(STATE_VERSION)?;
+        match (self, saved.bool()?) {
+            (TableState::Plain, false) => Ok(()),
+            (TableState::Keyed(table), true) => table.load(saved),
+            _ => Err(Error::State("the table's primary key was added or dropped".into())),
+        }
+    }
+
     pub fn state_size(&self) -> StateSize {
         match self {
             TableState::Plain => StateSize::default(),
@@ -59,6 +85,8 @@ impl TableState {
         }
     }
 }
+
+const STATE_VERSION: u8 = 1;
 
 /// The current row of every key, packed.
 pub struct KeyedTable {
@@ -152,6 +180,29 @@ impl KeyedTable {
         ZSet::concat(&self.schema, &[ZSet::inserts(new), ZSet::inserts(old).negate()])
     }
 
+    /// Keys and rows as they are kept: neither has to be encoded again.
+    fn save(&self, out: &mut StateWriter) {
+        out.count(self.keys.len());
+        for (slot, key) in self.keys.iter() {
+            out.bytes(key);
+            out.bytes(&self.rows[slot as usize]);
+        }
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+        for _ in 0..saved.count()? {
+            let (key, row) = (saved.bytes()?, saved.bytes()?);
+            let (slot, new) = self.keys.insert(key);
+            if !new {
+                return Err(Error::State("a key of a table comes twice".into()));
+            }
+            self.rows.resize(self.rows.len().max(slot as usize + 1), Box::default());
+            self.rows[slot as usize] = row.into();
+            self.row_bytes += row.len();
+        }
+        Ok(())
+    }
+
     fn batches(&self) -> impl Iterator<Item = dataflow::Result<RecordBatch>> {
         // The bytes of a removed row are taken out of its slot.
         let rows: Vec<&[u8]> =
@@ -183,3 +234,6 @@ impl KeyedTable {
 fn conform(rows: &RecordBatch, schema: &arrow::datatypes::SchemaRef) -> dataflow::Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())?)
 }
+
+#[cfg(test)]
+mod tests;

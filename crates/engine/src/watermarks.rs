@@ -10,6 +10,8 @@ use sql::{RelationId, TableDef};
 
 use crate::plan::Grid;
 
+mod saving;
+
 /// Longest stretch of time that one clock record may add to a source's silence: while the server is
 /// down nobody listens, so that time doesn't count as silence.
 const QUIET_STEP_MAX_US: i64 = 2_000_000;
@@ -244,9 +246,9 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    fn clock() -> TableClock {
-        let table = TableDef {
-            id: RelationId(1),
+    pub fn table(id: u32) -> TableDef {
+        TableDef {
+            id: RelationId(id),
             name: "t".into(),
             columns: vec![],
             primary_key: vec![],
@@ -258,8 +260,11 @@ mod tests {
             connector: None,
             added: Vec::new(),
             sql: String::new(),
-        };
-        TableClock::new(&table).unwrap()
+        }
+    }
+
+    fn clock() -> TableClock {
+        TableClock::new(&table(1)).unwrap()
     }
 
     #[test]

@@ -1,10 +1,60 @@
 use super::*;
+use dataflow::{StateReader, StateWriter};
 use std::collections::BTreeMap;
 
 fn contents(bag: &Bag, key: &[u8]) -> Vec<(Vec<u8>, i64)> {
     let mut rows: Vec<_> = bag.rows(key).map(|row| (row.row.to_vec(), row.weight)).collect();
     rows.sort();
     rows
+}
+
+/// The same contents through bytes, in two parts of which the second is read first.
+fn reopened(bag: &Bag, random: &mut fastrand::Rng) -> Bag {
+    let mut parts: [Vec<u32>; 2] = Default::default();
+    for (slot, _) in bag.keys.iter() {
+        parts[random.usize(..2)].push(slot);
+    }
+    let mut new = Bag::new();
+    for slots in parts.iter().rev() {
+        let mut out = StateWriter::new();
+        bag.save(slots, &mut out, |out, entry| out.signed(bag.weight(entry)));
+        let bytes = out.into_bytes();
+        let mut saved = StateReader::new(&bytes);
+        let mut added = Vec::new();
+        let loaded = new.load(&mut saved, |saved, entry| {
+            added.push((entry, saved.signed()?));
+            Ok(())
+        });
+        saved.finish().unwrap();
+        let keys: Vec<&[u8]> = loaded.unwrap().into_iter().map(|slot| new.key(slot)).collect();
+        assert_eq!(keys, slots.iter().map(|slot| bag.key(*slot)).collect::<Vec<_>>());
+        assert!(added.into_iter().all(|(entry, weight)| new.weight(entry) == weight));
+    }
+    new
+}
+
+#[test]
+fn other_bytes_are_an_error() {
+    let bytes_of = |write: &dyn Fn(&mut StateWriter)| {
+        let mut out = StateWriter::new();
+        write(&mut out);
+        out.into_bytes()
+    };
+    let twice = bytes_of(&|out| out.all([b"k", b"k"].into_iter(), |out, key| out.bytes(key)));
+    let row = |number: i64, weight: i64| {
+        bytes_of(&move |out| {
+            out.all([b"k"].into_iter(), |out, key| out.bytes(key));
+            out.count(1);
+            out.signed(number);
+            out.signed(weight);
+            out.bytes(b"row");
+        })
+    };
+    let load = |bytes: &[u8]| Bag::new().load(&mut StateReader::new(bytes), |_, _| Ok(())).map(|_| ());
+    assert!(load(&row(0, 1)).is_ok());
+    for bytes in [twice, row(1, 1), row(-1, 1), row(0, 0), vec![0xFF; 8], vec![]] {
+        assert!(matches!(load(&bytes), Err(dataflow::Error::State(_))), "{bytes:?}");
+    }
 }
 
 #[test]
@@ -79,6 +129,9 @@ fn behaves_like_a_map_of_multisets() {
                     model.remove(&key);
                 }
                 continue;
+            }
+            if random.u8(0..100) == 0 {
+                bag = reopened(&bag, &mut random);
             }
             let row = vec![random.u8(0..rows); random.usize(0..4)];
             let weight = random.i64(-2..3);

@@ -35,7 +35,9 @@ use arrow::array::{Array, ArrayRef, TimestampMicrosecondArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, SchemaRef};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark, ZSet,
+};
 use sql::asof_join::AsofComparison;
 
 use super::join::on_time;
@@ -43,6 +45,9 @@ use super::{Emit, Expiry};
 use crate::row_codec::{EncodedRows, RowCodec};
 use output::Pairs;
 use state::{State, Winners};
+
+/// Of the saved state.
+const FORMAT_VERSION: u8 = 1;
 
 pub struct AsofJoinSpec {
     pub left: SchemaRef,
@@ -319,6 +324,17 @@ impl Operator for AsofJoin {
             self.settle(ctx.watermark, &mut out)?;
         }
         ZSet::concat(&self.spec.output, &out)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        out.u8(FORMAT_VERSION);
+        self.state.save(&self.key_codec.slots_of(&self.state.keys, part)?, out);
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(FORMAT_VERSION)?;
+        self.state.load(saved, self.spec.late.is_some())
     }
 
     fn state_size(&self) -> StateSize {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int16Array, Int64Array, TimestampMicrosecondArray, UInt32Array};
 use arrow::datatypes::SchemaRef;
-use dataflow::{Error, KeyTable, Operator, Result, StepContext, ZSet};
+use dataflow::{Error, KeyPart, KeyTable, Operator, Result, StateReader, StateWriter, StepContext, ZSet};
 use sql::changelog::{DELETE, INSERT, UPDATE_DELETE, UPDATE_INSERT};
 
 use crate::row_codec::{RowCodec, batch_of, consolidate};
@@ -21,6 +21,9 @@ pub struct Changelog {
     key: Option<(RowCodec, Vec<usize>)>,
     output: SchemaRef,
 }
+
+/// Of the saved state, which is nothing else.
+const FORMAT_VERSION: u8 = 1;
 
 /// Changes of one step that have numbers of their own; steps are so many apart.
 const CHANGES_PER_STEP_LOG2: u32 = 26;
@@ -110,5 +113,30 @@ impl Operator for Changelog {
             TimestampMicrosecondArray::from(vec![ctx.received_us; count]).with_timezone("UTC"),
         ));
         Ok(ZSet::inserts(batch_of(&self.output, columns, count)?))
+    }
+
+    fn save(&self, _part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        out.u8(FORMAT_VERSION);
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(FORMAT_VERSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operators::saving::reopened;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    #[test]
+    fn nothing_is_remembered() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+        let make = || Changelog::new(&schema, Some(vec![0]), &schema).unwrap();
+        reopened(&make(), make, &mut fastrand::Rng::with_seed(1));
+        let error = make().load(&mut StateReader::new(&[2])).unwrap_err();
+        assert!(matches!(error, Error::State(_)), "{error}");
     }
 }

@@ -29,7 +29,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::SchemaRef;
-use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark, ZSet,
+};
 
 use super::{Emit, Expiry, microseconds};
 use crate::row_codec::{RowCodec, batch_of, consolidate};
@@ -43,6 +45,9 @@ pub type Residual = Box<dyn Fn(&RecordBatch, &mut StepContext) -> Result<Boolean
 pub const JOINED_ROWS_MAX: usize = 32 * 1024;
 /// The same, for rows with long strings.
 pub const JOINED_BYTES_MAX: usize = 32 << 20;
+
+/// Of the saved state.
+const FORMAT_VERSION: u8 = 1;
 
 /// What a join gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +321,16 @@ impl Operator for Join {
             self.drop_expired(ctx.watermark, &mut out)?;
         }
         out.rest()
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        out.u8(FORMAT_VERSION);
+        self.sides.iter().try_for_each(|side| side.save(&self.key_codec, part, out))
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(FORMAT_VERSION)?;
+        self.sides.iter_mut().try_for_each(|side| side.load(saved))
     }
 
     fn state_size(&self) -> StateSize {

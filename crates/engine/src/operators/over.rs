@@ -31,6 +31,7 @@ mod compile;
 mod evaluate;
 mod frame;
 mod list;
+mod saving;
 mod settle;
 mod slide;
 mod store;
@@ -45,7 +46,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{SortOptions, take};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimestampMicrosecondType};
-use dataflow::{Error, KeyTable, Operator, Result, StateSize, StepContext, ZSet};
+use dataflow::{
+    Error, KeyPart, KeyTable, Operator, Result, StateReader, StateSize, StateWriter, StepContext, ZSet,
+};
 
 use super::aggregate::{AggregateCall, is_time};
 use super::{Emit, Expiry};
@@ -538,6 +541,14 @@ impl Operator for Over {
         self.forget_all(&touched, ctx.watermark);
         self.store.tidy();
         Ok(output)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        self.save_partitions(part, out)
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        self.load_partitions(saved)
     }
 
     fn state_size(&self) -> StateSize {

@@ -8,6 +8,15 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 /// order than they were written.
 pub fn reopened<O: Operator>(operator: &O, make: impl Fn() -> O, rng: &mut fastrand::Rng) -> O {
     let parts = rng.u64(1..4);
+    reopened_in(parts, operator, make, rng)
+}
+
+/// As [`reopened`], for what has no key: in one piece.
+pub fn reopened_whole<O: Operator>(operator: &O, make: impl Fn() -> O, rng: &mut fastrand::Rng) -> O {
+    reopened_in(1, operator, make, rng)
+}
+
+fn reopened_in<O: Operator>(parts: u64, operator: &O, make: impl Fn() -> O, rng: &mut fastrand::Rng) -> O {
     let seed = RandomState::with_seed(rng.u64(..));
     let mut saved = Vec::new();
     for part in 0..parts {
@@ -36,4 +45,16 @@ pub fn reopened<O: Operator>(operator: &O, make: impl Fn() -> O, rng: &mut fastr
     }
     assert_eq!(new.state_size().rows, operator.state_size().rows, "rows remembered");
     new
+}
+
+/// Reads the operator's state with some bytes changed: whatever comes of it, it is no panic.
+pub fn damaged<O: Operator>(operator: &O, make: impl Fn() -> O, rng: &mut fastrand::Rng) {
+    let mut out = StateWriter::new();
+    operator.save(KeyPart::ALL, &mut out).unwrap();
+    let mut bytes = out.into_bytes();
+    for _ in 0..rng.usize(1..4) {
+        let at = rng.usize(..bytes.len());
+        bytes[at] = if rng.bool() { u8::MAX } else { rng.u8(..) };
+    }
+    let _ = make().load(&mut StateReader::new(&bytes));
 }

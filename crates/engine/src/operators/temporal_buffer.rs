@@ -18,10 +18,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark, ZSet,
+};
 
 use super::Expiry;
 use crate::row_codec::{RowCodec, consolidate};
+
+/// Of the saved state.
+const FORMAT_VERSION: u8 = 1;
 
 pub struct TemporalBuffer {
     schema: SchemaRef,
@@ -166,6 +171,39 @@ impl Operator for TemporalBuffer {
         if closed.all_inserts() { Ok(closed) } else { consolidate(&closed, &self.codec) }
     }
 
+    /// The waiting rows of each run, as columns.
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        super::undivided(part)?;
+        if let Some(field) = self.schema.fields().iter().find(|f| !storage::columns::supports(f.data_type()))
+        {
+            return Err(Error::State(format!("type {} can't be saved", field.data_type())));
+        }
+        out.u8(FORMAT_VERSION);
+        out.all(self.runs.iter(), |out, run| {
+            let waiting = run.waiting();
+            out.bytes(&storage::columns::encode_batch(waiting.rows()));
+            out.option(waiting.weights(), |out, weights| {
+                out.all(weights.iter().copied(), StateWriter::signed)
+            });
+        });
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(FORMAT_VERSION)?;
+        for _ in 0..saved.count()? {
+            let rows = storage::columns::decode_batch(&self.schema, saved.bytes()?)
+                .map_err(|e| Error::State(e.to_string()))?;
+            let rows = match saved.option(|saved| saved.all(StateReader::signed))? {
+                None => ZSet::inserts(rows),
+                Some(weights) if weights.len() == rows.num_rows() => ZSet::new(rows, weights),
+                Some(_) => return Err(Error::State("rows and weights don't fit".into())),
+            };
+            self.push(rows)?;
+        }
+        Ok(())
+    }
+
     fn state_size(&self) -> StateSize {
         let rows = self.runs.iter().map(Run::waiting_len).sum();
         let bytes = self
@@ -185,6 +223,7 @@ impl Operator for TemporalBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operators::saving::{damaged, reopened_whole};
     use std::collections::BTreeMap;
 
     use arrow::array::{Int64Array, RecordBatch};
@@ -297,7 +336,8 @@ mod tests {
         for seed in 0..3000u64 {
             let mut random = fastrand::Rng::with_seed(seed);
             let (add_us, allowed_lateness_us) = (random.i64(0..3), *random.choice(&[0, 0, 3]).unwrap());
-            let mut buffer = buffer(add_us, allowed_lateness_us);
+            let make = || super::tests::buffer(add_us, allowed_lateness_us);
+            let mut buffer = make();
             let mut waiting: BTreeMap<Row, i64> = BTreeMap::new();
             let mut watermark = 0;
             for _ in 0..random.usize(1..20) {
@@ -330,6 +370,10 @@ mod tests {
                 for line in lines {
                     expected.push_str(&line);
                     expected.push('\n');
+                }
+                if random.u8(..3) == 0 {
+                    buffer = reopened_whole(&buffer, make, &mut random);
+                    damaged(&buffer, make, &mut random);
                 }
                 let (out, ctx) = step(&mut buffer, &rows, before, watermark);
                 assert_eq!(out, expected, "seed {seed}");

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, ZSet};
+use dataflow::{Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, ZSet};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -66,6 +66,8 @@ pub struct TemporalFilter {
     due: Option<(Box<[u8]>, Option<i64>)>,
 }
 
+/// Of the saved state.
+const FORMAT_VERSION: u8 = 1;
 /// Beside its bytes, what a row costs.
 const ROW_BYTES: usize = 40;
 /// Changes further away than this (some 300 years) are not waited for.
@@ -234,6 +236,37 @@ impl Operator for TemporalFilter {
         }
         self.due = Some((first.clone(), Some(high)));
         Some(high)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        super::undivided(part)?;
+        out.u8(FORMAT_VERSION);
+        out.option(self.threshold.as_deref(), StateWriter::bytes);
+        // The moment depends on when it was looked for.
+        out.option(self.due.as_ref(), |out, (first, due)| {
+            out.bytes(first);
+            out.option(*due, StateWriter::i64);
+        });
+        out.all(self.rows.iter(), |out, (code, weight)| {
+            out.signed(*weight);
+            out.bytes(code);
+        });
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(FORMAT_VERSION)?;
+        self.threshold = saved.option(StateReader::bytes)?.map(Box::from);
+        self.due = saved.option(|saved| Ok((saved.bytes()?.into(), saved.option(StateReader::i64)?)))?;
+        for _ in 0..saved.count()? {
+            let weight = saved.signed()?;
+            let code = saved.bytes()?;
+            self.bytes += code.len() + ROW_BYTES;
+            if self.rows.insert(code.into(), weight).is_some() || weight == 0 {
+                return Err(Error::State("a row is not as rows are written".into()));
+            }
+        }
+        Ok(())
     }
 
     fn state_size(&self) -> StateSize {

@@ -22,6 +22,7 @@
 //! than all in it; it has offset + limit rows unless it has all rows.
 
 mod ranking;
+mod saving;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, ZSet};
+use dataflow::{Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, ZSet};
 
 use super::{Emit, Expiry};
 use crate::bag::Bag;
@@ -263,20 +264,24 @@ impl TopN {
     fn partition(&mut self, key: &[u8], window: Option<i64>) -> u32 {
         let (slot, new) = self.bag.insert_key(key);
         if new {
-            if self.partitions.len() <= slot as usize {
-                self.partitions.resize_with(slot as usize + 1, Partition::default);
-            }
-            let updating = self.spec.emit == Emit::Updating;
-            self.partitions[slot as usize] =
-                Partition { complete: true, published: updating, window, ..Partition::default() };
-            if let Some(value) = window {
-                self.expiring.insert((value, slot));
-                if !updating {
-                    self.closing.insert((value, slot));
-                }
-            }
+            let published = self.spec.emit == Emit::Updating;
+            self.begin(slot, Partition { complete: true, published, window, ..Partition::default() });
         }
         slot
+    }
+
+    /// Notes a new partition and when its window closes.
+    fn begin(&mut self, slot: u32, partition: Partition) {
+        if let Some(value) = partition.window {
+            self.expiring.insert((value, slot));
+            if !partition.published {
+                self.closing.insert((value, slot));
+            }
+        }
+        if self.partitions.len() <= slot as usize {
+            self.partitions.resize_with(slot as usize + 1, Partition::default);
+        }
+        self.partitions[slot as usize] = partition;
     }
 
     /// Takes in one partition's rows of an input without retractions.
@@ -508,6 +513,14 @@ impl Operator for TopN {
             }
         }
         Ok(output)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        self.write_state(part, out)
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        self.read_state(saved)
     }
 
     fn state_size(&self) -> StateSize {

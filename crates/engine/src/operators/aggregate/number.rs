@@ -14,7 +14,7 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type, i256,
 };
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
 use super::exact_float::ExactFloatSum;
@@ -102,6 +102,18 @@ impl WholeState {
                 self.high += (upper >> 64) as i64 + i64::from(carry);
             }
         }
+    }
+
+    pub fn save(&self, out: &mut StateWriter) {
+        out.i128(self.low as i128);
+        out.i64(self.high);
+        out.i64(self.count);
+    }
+
+    /// # Errors
+    /// When it ends early.
+    pub fn load(saved: &mut StateReader<'_>) -> Result<WholeState> {
+        Ok(WholeState { low: saved.i128()? as u128, high: saved.i64()?, count: saved.i64()? })
     }
 
     fn merge(&mut self, other: WholeState, sign: i64) {

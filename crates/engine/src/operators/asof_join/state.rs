@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use dataflow::{KeyTable, StateSize};
+use dataflow::{Error, KeyTable, Result, StateReader, StateSize, StateWriter};
 use sql::asof_join::AsofComparison;
 
 const SLOT_BYTES: usize = size_of::<u32>();
@@ -84,6 +84,18 @@ impl Rows {
                 -1
             }
         }
+    }
+
+    /// Takes in an entry that was saved, which begins with a time.
+    fn load(&mut self, slot: u32, time_length: usize, saved: &mut StateReader<'_>) -> Result<()> {
+        let weight = saved.signed()?;
+        let entry = saved.bytes()?;
+        self.bytes += SLOT_BYTES + entry.len();
+        let old = self.weights.insert(joined(slot, entry).into_boxed_slice(), weight);
+        if weight == 0 || entry.len() < time_length || old.is_some() {
+            return Err(Error::State("a row is not as rows are written".into()));
+        }
+        Ok(())
     }
 
     /// The entries from `from` up to, not including, `to`.
@@ -327,6 +339,53 @@ impl State {
         state.left -= left;
         state.right -= right;
         self.refresh(slot, true);
+    }
+
+    /// Writes the keys in these slots, in ascending order, with the numbers of their rows; then the rows of the left side,
+    /// in their order, then those of the right.
+    pub fn save(&self, slots: &[u32], out: &mut StateWriter) {
+        let mut chosen = vec![false; self.slots.len()];
+        out.count(slots.len());
+        for slot in slots {
+            let Slot { left, right, .. } = self.slots[*slot as usize];
+            chosen[*slot as usize] = true;
+            out.bytes(self.key(*slot));
+            out.count(left);
+            out.count(right);
+        }
+        for (entry, weight) in self.left.weights.iter().chain(&self.right.weights) {
+            let (slot, entry) = entry.split_first_chunk().expect("an entry begins with its slot");
+            if chosen[u32::from_be_bytes(*slot) as usize] {
+                out.signed(*weight);
+                out.bytes(entry);
+            }
+        }
+    }
+
+    /// Takes in what [`State::save`] wrote about keys that are not there yet. With `timed`, notes when rows may be freed.
+    ///
+    /// # Errors
+    /// When it was not written by [`State::save`].
+    pub fn load(&mut self, saved: &mut StateReader<'_>, timed: bool) -> Result<()> {
+        let mut keys: Vec<(u32, usize, usize)> = Vec::new();
+        for _ in 0..saved.count()? {
+            let known = self.keys.len();
+            let slot = self.insert_key(saved.bytes()?);
+            if self.keys.len() == known {
+                return Err(Error::State("a key is there twice".into()));
+            }
+            let (left, right) = (saved.count()?, saved.count()?);
+            self.slots[slot as usize] = Slot { left, right, due: None };
+            keys.push((slot, left, right));
+        }
+        for (slot, left, _) in &keys {
+            (0..*left).try_for_each(|_| self.left.load(*slot, self.time_length, saved))?;
+        }
+        for (slot, _, right) in &keys {
+            (0..*right).try_for_each(|_| self.right.load(*slot, self.time_length, saved))?;
+        }
+        self.forget_empty_keys(timed);
+        Ok(())
     }
 
     pub fn size(&self) -> StateSize {

@@ -1,6 +1,7 @@
 use super::*;
 use std::collections::BTreeMap;
 
+use crate::operators::saving::{damaged, reopened};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use dataflow::picture::picture;
@@ -294,6 +295,10 @@ fn any_changes_in_any_steps_equal_the_nested_loop() {
                     changes[side].push((1, row));
                 }
             }
+            if rng.u8(..4) == 0 {
+                join = reopened(&join, || updating(comparison, outer), &mut rng);
+                damaged(&join, || updating(comparison, outer), &mut rng);
+            }
             let [left, right] = &changes;
             let inputs = [change(0, left), change(1, right)];
             add(&mut sum, &join.step(&inputs, &mut StepContext::default()).unwrap());
@@ -315,7 +320,8 @@ fn final_results_equal_the_nested_loop_whatever_was_freed() {
         let comparison = [GtEq, Gt, LtEq, Lt][rng.usize(..4)];
         let outer = rng.bool();
         let emit = if rng.bool() { Emit::OnClose } else { Emit::Updating };
-        let mut join = join(comparison, outer, emit, true);
+        let make = || super::tests::join(comparison, outer, emit, true);
+        let mut join = make();
         let mut rows: [Vec<Row>; 2] = Default::default();
         let mut sum = BTreeMap::new();
         let mut watermark = i64::MIN;
@@ -329,6 +335,10 @@ fn final_results_equal_the_nested_loop_whatever_was_freed() {
                 changes[side].push((1, row));
             }
             let next = if rng.bool() { watermark } else { watermark.max(moment - 4) };
+            if rng.u8(..4) == 0 {
+                join = reopened(&join, make, &mut rng);
+                damaged(&join, make, &mut rng);
+            }
             let [left, right] = &changes;
             let mut ctx = context(watermark, next);
             let out = join.step(&[change(0, left), change(1, right)], &mut ctx).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use arrow::array::{Array, ArrayRef, TimestampMicrosecondArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::SchemaRef;
-use dataflow::{Result, StateSize, Watermark, ZSet};
+use dataflow::{KeyPart, Result, StateReader, StateSize, StateWriter, Watermark, ZSet};
 
 use super::{JoinSideTime, Role};
 use crate::bag::Bag;
@@ -167,10 +167,7 @@ impl Side {
             return;
         }
         if self.counts {
-            if self.partners.len() <= entry {
-                self.partners.resize(entry + 1, 0);
-            }
-            self.partners[entry] = partners;
+            set_partners(&mut self.partners, entry, partners);
         }
         if let Some(end) = end.filter(|_| update.before == 0) {
             self.expiring.add(end, update.entry);
@@ -222,6 +219,40 @@ impl Side {
             .collect())
     }
 
+    /// Writes the rows of these keys, each with the count of its partners and with its end, if it has them.
+    pub fn save(&self, key_codec: &RowCodec, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        let slots = self.rows.slots_of(key_codec, part)?;
+        let mut before = 0i64;
+        self.rows.save(&slots, out, |out, entry| {
+            if self.counts {
+                out.signed(self.partners[entry as usize]);
+            }
+            if self.time.drop.is_some() {
+                // Rows that came together end together.
+                let end = self.expiring.time_of[entry as usize];
+                out.signed(end.wrapping_sub(before));
+                before = end;
+            }
+        });
+        Ok(())
+    }
+
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        let Side { rows, partners, expiring, counts, time, .. } = self;
+        let mut before = 0i64;
+        rows.load(saved, |saved, entry| {
+            if *counts {
+                set_partners(partners, entry as usize, saved.signed()?);
+            }
+            if time.drop.is_some() {
+                before = before.wrapping_add(saved.signed()?);
+                expiring.add(before, entry);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     pub fn state_size(&self) -> StateSize {
         let times = self.expiring.by_time.capacity() * size_of::<(i64, u32)>()
             + self.expiring.time_of.capacity() * size_of::<i64>();
@@ -240,6 +271,13 @@ impl Expiring {
         self.time_of[entry as usize] = end;
         self.by_time.push(Reverse((end, entry)));
     }
+}
+
+fn set_partners(partners: &mut Vec<i64>, entry: usize, count: i64) {
+    if partners.len() <= entry {
+        partners.resize(entry + 1, 0);
+    }
+    partners[entry] = count;
 }
 
 /// When a row may be dropped; a row without a time has no partner by it and goes with the first watermark.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::operators::saving::{damaged, reopened, reopened_whole};
 use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, Int64Array, StringArray};
@@ -230,6 +231,9 @@ fn equals_the_nested_loop_join() {
                 *rights.entry(row).or_default() += weight;
                 r.push((weight, row));
             }
+            if random.u8(..3) == 0 {
+                join = reopened(&join, || super::tests::join(null_equals_null, residual()), &mut random);
+            }
             outs.push(step(&mut join, &l, &r));
         }
         let mut expected: Vec<(i64, LeftRow, RightRow)> = Vec::new();
@@ -264,4 +268,5 @@ fn equals_the_nested_loop_join() {
 
 mod kinds;
 mod parts;
+mod saved;
 mod time;

@@ -16,6 +16,11 @@ pub struct OrderedList {
 }
 
 impl OrderedList {
+    /// A list without rows, of which as many were dropped.
+    pub fn starting_at(dropped: usize) -> OrderedList {
+        OrderedList { dropped, ..OrderedList::default() }
+    }
+
     /// Position of the first row that is still there.
     #[inline]
     pub fn start(&self) -> usize {

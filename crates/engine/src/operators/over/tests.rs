@@ -1,5 +1,7 @@
 //! Against a second implementation that sorts all rows and looks at every frame, and what a change reaches.
 
+mod saved;
+
 use super::*;
 use std::collections::BTreeMap;
 
@@ -8,6 +10,7 @@ use arrow::datatypes::{Field, Schema};
 use dataflow::picture::picture;
 
 use crate::operators::aggregate::AggregateFunction;
+use crate::operators::saving::reopened;
 
 /// Partition, order value, value.
 type Row = (i64, Option<i64>, Option<i64>);
@@ -235,6 +238,9 @@ fn equals_the_book_after_every_step() {
                 }
             }
             shown.push(step(&mut over, &changes));
+            if rng.u8(..3) == 0 {
+                over = reopened(&over, || self::over(functions.clone(), descending), &mut rng);
+            }
             let mut expected: BTreeMap<String, i64> = BTreeMap::new();
             for p in 0..2 {
                 let mut partition: Vec<Row> = rows.iter().copied().filter(|row| row.0 == p).collect();

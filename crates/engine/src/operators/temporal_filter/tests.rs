@@ -1,4 +1,5 @@
 use super::*;
+use crate::operators::saving::{damaged, reopened_whole};
 use arrow::array::{Array, StringArray};
 use dataflow::picture::picture;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, lit};
@@ -89,7 +90,8 @@ fn random_cuts_give_what_the_comparison_gives() {
     for seed in 0..400 {
         let mut random = fastrand::Rng::with_seed(seed);
         let side = sides[random.usize(..4)];
-        let mut filter = filter(side);
+        let make = || super::tests::filter(side);
+        let mut filter = make();
         let (mut now, mut there): (i64, Vec<Option<i64>>) = (20, Vec::new());
         let mut outputs = Vec::new();
         for _ in 0..random.usize(1..20) {
@@ -103,6 +105,13 @@ fn random_cuts_give_what_the_comparison_gives() {
                     there.push(second);
                     rows.push(("x", second, 1));
                 }
+            }
+            if random.u8(..3) == 0 {
+                // What was found before stays, though another moment would give another one.
+                let due = random.bool().then(|| filter.clock_due_us(now * SECOND - 700));
+                filter = reopened_whole(&filter, make, &mut random);
+                assert!(due.is_none_or(|due| filter.clock_due_us(now * SECOND) == due), "seed {seed}");
+                damaged(&filter, make, &mut random);
             }
             let mut ctx = StepContext { now_us: Some(now * SECOND), ..Default::default() };
             outputs.push(filter.step(&[zset(&rows)], &mut ctx).unwrap());

@@ -85,7 +85,7 @@ pub fn merge<'a>(ranking: &[Ranked], changes: &[Ranked], bytes: impl Fn(u32) -> 
 
 /// Number of rows, counting each as often as it stands.
 pub fn row_count(ranking: &[Ranked]) -> u64 {
-    ranking.iter().map(|ranked| ranked.weight as u64).sum()
+    ranking.iter().fold(0, |rows: u64, ranked| rows.saturating_add(ranked.weight as u64))
 }
 
 /// How many entries it takes to have `rows` rows; all when there are fewer.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::operators::saving::{damaged, reopened, reopened_whole};
 use std::collections::BTreeMap;
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -299,13 +300,17 @@ fn random_row(random: &mut fastrand::Rng, windows: std::ops::Range<i64>, values:
 #[test]
 fn updating_equals_sorting() {
     for seed in 0..3000u64 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let spec = random_spec(&mut random);
-        let spec = match random.u8(0..3) {
-            0 => TopNSpec { partition: vec![], ..spec },
-            1 => TopNSpec { partition: vec![0, 1], ..spec },
-            _ => spec,
+        let make = |random: &mut fastrand::Rng| {
+            let spec = random_spec(random);
+            match random.u8(0..3) {
+                0 => TopNSpec { partition: vec![], ..spec },
+                1 => TopNSpec { partition: vec![0, 1], ..spec },
+                _ => spec,
+            }
         };
+        let made = || TopN::new(make(&mut fastrand::Rng::with_seed(seed))).unwrap();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let spec = make(&mut random);
         let retracting = !spec.append_only;
         let values = *random.choice(&[3, 30, 1000]).unwrap();
         let dumb_spec = TopNSpec {
@@ -342,6 +347,11 @@ fn updating_equals_sorting() {
             }
             if retracting {
                 random.shuffle(&mut change);
+            }
+            if random.u8(..3) == 0 {
+                let reopened = if dumb_spec.partition.is_empty() { reopened_whole } else { reopened };
+                top_n = reopened(&top_n, made, &mut random);
+                damaged(&top_n, made, &mut random);
             }
             let out = top_n.step(&[zset(&change)], &mut StepContext::default()).unwrap();
             apply(&mut visible, &out);
@@ -419,6 +429,11 @@ fn windows_equal_sorting_of_what_was_in_time() {
                 } else {
                     *rows.entry(row).or_default() += 1;
                 }
+            }
+            if random.u8(..3) == 0 {
+                let made = || TopN::new(make(seed)).unwrap();
+                top_n = reopened(&top_n, made, &mut random);
+                damaged(&top_n, made, &mut random);
             }
             let (out, ctx) = step_at(&mut top_n, &change, before, watermark);
             apply(&mut visible, &out);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const KINDS: [JoinKind; 7] = [
+pub(super) const KINDS: [JoinKind; 7] = [
     JoinKind::Inner,
     JoinKind::Left,
     JoinKind::Right,
@@ -79,7 +79,8 @@ fn every_kind_equals_the_nested_loop() {
         let mut random = fastrand::Rng::with_seed(seed);
         let kind = KINDS[random.usize(..KINDS.len())];
         let (on, null_equals_null, with_predicate) = (random.u8(..4) > 0, random.bool(), random.bool());
-        let mut join = join_of(kind, on, null_equals_null, with_predicate.then(predicate));
+        let make = || join_of(kind, on, null_equals_null, with_predicate.then(predicate));
+        let mut join = make();
         let mut lefts: BTreeMap<LeftRow, i64> = BTreeMap::new();
         let mut rights: BTreeMap<RightRow, i64> = BTreeMap::new();
         let mut sum: BTreeMap<String, i64> = BTreeMap::new();
@@ -87,6 +88,9 @@ fn every_kind_equals_the_nested_loop() {
             let key = |random: &mut fastrand::Rng| (random.u8(..4) > 0).then(|| random.i64(0..3));
             let l = change(&mut random, &mut lefts, |r| (key(r), r.i64(0..4)));
             let r = change(&mut random, &mut rights, |r| (TEXTS[r.usize(0..3)], key(r)));
+            if random.u8(..3) == 0 {
+                join = if on { reopened } else { reopened_whole }(&join, make, &mut random);
+            }
             add(&mut sum, &step(&mut join, &l, &r));
             let expected = nested_loop(kind, &lefts, &rights, |l, r| {
                 let keys = !on || (l.0 == r.1 && (null_equals_null || l.0.is_some()));
