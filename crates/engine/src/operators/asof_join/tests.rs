@@ -321,7 +321,8 @@ fn final_results_equal_the_nested_loop_whatever_was_freed() {
         let outer = rng.bool();
         let emit = if rng.bool() { Emit::OnClose } else { Emit::Updating };
         let make = || super::tests::join(comparison, outer, emit, true);
-        let mut join = make();
+        // One goes through its bytes, the other one keeps its state.
+        let (mut join, mut kept) = (make(), make());
         let mut rows: [Vec<Row>; 2] = Default::default();
         let mut sum = BTreeMap::new();
         let mut watermark = i64::MIN;
@@ -341,7 +342,11 @@ fn final_results_equal_the_nested_loop_whatever_was_freed() {
             }
             let [left, right] = &changes;
             let mut ctx = context(watermark, next);
-            let out = join.step(&[change(0, left), change(1, right)], &mut ctx).unwrap();
+            let inputs = [change(0, left), change(1, right)];
+            let out = join.step(&inputs, &mut ctx).unwrap();
+            let other = kept.step(&inputs, &mut context(watermark, next)).unwrap();
+            assert_eq!(picture(std::slice::from_ref(&out)), picture(&[other]), "seed {seed}");
+            assert_eq!(join.state_size().rows, kept.state_size().rows, "seed {seed}");
             assert_eq!(ctx.late_rows, 0, "seed {seed}");
             let retracts = (0..out.len()).any(|row| out.weight(row) < 0);
             assert!(emit == Emit::Updating || !retracts, "seed {seed}: final rows stay");
