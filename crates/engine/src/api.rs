@@ -20,6 +20,8 @@ pub struct Options {
     /// Memory for queries, in bytes.
     pub memory_bytes: usize,
     pub batching: Batching,
+    /// How often the engine's state is saved while records come; zero: only when asked.
+    pub checkpoint_interval: Duration,
 }
 
 /// How much goes through the operators at once. No result depends on it.
@@ -48,6 +50,7 @@ impl Options {
             workers: 0,
             memory_bytes: 1 << 30,
             batching: Batching::default(),
+            checkpoint_interval: Duration::from_secs(10),
         }
     }
 }

@@ -5,10 +5,11 @@
 //! ```
 
 mod connectors;
+mod opening;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,24 +26,25 @@ use parking_lot::{Mutex, RwLock};
 use sql::planner::QueryStop;
 use sql::statement::{Alteration, ObjectKind};
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef};
+use storage::checkpoints::Checkpoints;
 use storage::disk::{DirLock, Disk, RealDisk};
-use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
+use storage::log::{Log, LogError, LogOptions, LogReader};
 use tokio::sync::{mpsc, oneshot};
 
+use self::opening::{Start, Started};
 use crate::api::*;
+use crate::checkpoint::Saver;
 use crate::constraints::Constraints;
 use crate::definition::{DefinitionPlanner, Install, ViewProperties};
-use crate::driver::{Driver, Job, Jobs, Measurements, Replace, Shared, Statistics, Views};
+use crate::driver::{Checkpointing, Job, Measurements, Replace, Shared, Views};
 use crate::plan::StreamPlan;
 use crate::point_read::PointReads;
 use crate::published::{Published, RelationSnapshot, Snapshot, Wanted};
-use crate::record::{
-    Definition, Entry, KIND_DEFINITION, Part, RequestKey, RowsEntry, decode, encode_part, schemas,
-};
+use crate::record::{Definition, Part, RequestKey, RowsEntry, encode_part};
 use crate::session::Session;
 use crate::sources::Sources;
 use crate::system::{self, rejected_part};
-use crate::writer::{Committed, LogFacts, Logged, Request, RowsRequest, Seen, Work, Writer, tick_after};
+use crate::writer::{Committed, LogFacts, Request, RowsRequest, Work, Writer};
 
 /// Rows that may wait between the log and the views; producers are slowed down beyond.
 pub(crate) const BACKLOG_ROWS_MAX: u64 = 4_000_000;
@@ -131,7 +133,7 @@ impl Database {
     ) -> Result<Arc<Database>, SqlError> {
         let log_options = LogOptions { segment_bytes_max: SEGMENT_BYTES_MAX };
         let (log, recovery) =
-            Log::open(disk, &options.data_dir.join("log"), log_options).map_err(log_error)?;
+            Log::open(Arc::clone(&disk), &options.data_dir.join("log"), log_options).map_err(log_error)?;
         if let Some(torn) = &recovery.torn_tail {
             tracing::warn!(?torn, "cut an unfinished record off the log: it was never acknowledged");
         }
@@ -148,19 +150,19 @@ impl Database {
         let planner = sql::planner::PlannerConfig { target_partitions: workers, batch_size: 8192, runtime };
         let base = Arc::new(sql::planner::session_state(&planner));
         let facts = Arc::new(LogFacts::default());
-        let shared = Arc::new(Shared {
-            catalog: RwLock::default(),
-            view_properties: RwLock::default(),
-            plans: RwLock::default(),
-            published: Published::default(),
-            facts: Arc::clone(&facts),
-            statistics: RwLock::new(Statistics::default()),
-            jobs: Jobs::default(),
-        });
         let reader = log.reader();
-        let mut driver = Driver::new(Arc::clone(&shared), reader.clone(), workers, options.batching)?;
-        let mut seen = Seen::default();
-        replay(&mut driver, &mut seen, &shared, &base, &reader)?;
+        let start =
+            Start { base: &base, reader: &reader, facts: &facts, workers, batching: options.batching };
+        let dir = options.data_dir.join("checkpoints");
+        let checkpoints = match Checkpoints::open(disk, &dir) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::warn!(%error, "there are no checkpoints; every start reads the whole log");
+                None
+            }
+        };
+        let (checkpoints, found) = checkpoints.map_or((None, Vec::new()), |(c, found)| (Some(c), found));
+        let Started { shared, mut driver, mut seen, restored } = start.newest(checkpoints.as_ref(), found)?;
         let end = Tick(log.next_offset().0);
         driver.step();
         driver.publish(end, std::time::Instant::now());
@@ -169,19 +171,34 @@ impl Database {
 
         let (requests, to_writer): (Sender<Request>, Receiver<Request>) = channel();
         let (to_driver, records): (Sender<Work>, Receiver<Work>) = channel();
-        driver.go_live(requests.clone());
-        let sources = Sources::new(std::mem::take(&mut seen.positions));
-        let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.into())
                 .spawn(run)
                 .map_err(|e| SqlError::internal(format!("thread {name} can't be started: {e}")))
         };
-        let threads = vec![
-            spawn("log-writer", Box::new(move || writer.run()))?,
-            spawn("engine", Box::new(move || driver.run(records)))?,
-        ];
+        let mut threads = Vec::new();
+        if let Some(checkpoints) = checkpoints {
+            let (saver, told) = channel();
+            let (done, outcomes) = channel();
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let last = restored.last.as_ref().map(|(_, manifest)| Arc::clone(manifest));
+            driver.checkpoint_with(Checkpointing::new(
+                options.checkpoint_interval,
+                saver,
+                outcomes,
+                requests.clone(),
+                Arc::clone(&waiting),
+                last,
+            ));
+            let saver = Saver::new(checkpoints, restored, waiting);
+            threads.push(spawn("checkpoint", Box::new(move || saver.run(&told, &done)))?);
+        }
+        driver.go_live(requests.clone());
+        let sources = Sources::new(std::mem::take(&mut seen.positions));
+        let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
+        threads.push(spawn("log-writer", Box::new(move || writer.run()))?);
+        threads.push(spawn("engine", Box::new(move || driver.run(records)))?);
         let queries = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(QUERY_THREADS)
             .thread_name("query")
@@ -712,6 +729,16 @@ impl Database {
     }
 
     /// Stops taking writes, makes everything durable, stops the threads. Blocking.
+    /// Returns when a checkpoint is durable that has everything that was acknowledged before.
+    ///
+    /// # Errors
+    /// When it can't be written; the log has everything all the same.
+    pub async fn checkpoint(&self) -> Result<(), SqlError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Checkpoint(reply))?;
+        answer.await.map_err(|_| SqlError::new(SqlState::AdminShutdown, "the database is shutting down"))?
+    }
+
     pub fn shutdown(&self) {
         self.sources.lock().stop_all();
         if let Some(requests) = self.requests.lock().take() {
@@ -744,64 +771,6 @@ impl Drop for Database {
         }
         self.shutdown();
     }
-}
-
-/// Brings the engine to where the log ends: first all definitions that still hold, then all rows.
-fn replay(
-    driver: &mut Driver,
-    seen: &mut Seen,
-    shared: &Arc<Shared>,
-    base: &Arc<SessionState>,
-    reader: &LogReader,
-) -> Result<(), SqlError> {
-    let mut next_id = 0;
-    for record in reader.records(Offset(0)) {
-        let record = record.map_err(log_error)?;
-        if record.kind != KIND_DEFINITION {
-            continue;
-        }
-        let entry = decode(record.kind, record.stream, &record.payload, &Default::default())?;
-        let Entry::Definition(definition) = entry else { continue };
-        next_id = next_id.max(definition.id + 1);
-        let install = replan(&definition, shared, base).map_err(|e| {
-            SqlError::new(
-                e.state,
-                format!("definition in the log no longer holds: {}: {}", definition.sql, e.message),
-            )
-        })?;
-        driver.install(install, Offset(0))?;
-    }
-    driver.reserve_ids(next_id);
-    let catalog = Arc::clone(&shared.catalog.read());
-    for table in catalog.tables.values() {
-        seen.add_table(table);
-    }
-    let schemas = schemas(catalog.tables.values().cloned());
-    for record in reader.records(Offset(0)) {
-        let record = record.map_err(log_error)?;
-        if record.kind == KIND_DEFINITION {
-            continue;
-        }
-        let entry = decode(record.kind, record.stream, &record.payload, &schemas)?;
-        if let Entry::Rows(rows) = &entry {
-            seen.replay(rows, tick_after(record.offset))?;
-        }
-        driver.take(Logged { offset: record.offset, location: record.location, entry, install: None });
-    }
-    Ok(())
-}
-
-fn replan(
-    definition: &Definition,
-    shared: &Arc<Shared>,
-    base: &Arc<SessionState>,
-) -> Result<Install, SqlError> {
-    let mut statements = sql::parse(&definition.sql)?;
-    let statement = statements.pop().ok_or_else(|| SqlError::internal("an empty definition"))?;
-    let catalog = Arc::clone(&shared.catalog.read());
-    let properties = Arc::clone(&shared.view_properties.read());
-    let planner = DefinitionPlanner { catalog: &catalog, views: &properties, base };
-    planner.plan_blocking(&statement, RelationId(definition.id))
 }
 
 /// What `IF NOT EXISTS` and `IF EXISTS` passed over.

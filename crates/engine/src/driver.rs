@@ -281,6 +281,11 @@ impl Driver {
         }
     }
 
+    /// A record that changes nothing was passed over.
+    pub fn passed(&mut self, offset: Offset) {
+        self.next = Offset(offset.0 + 1);
+    }
+
     /// A definition that was carried out.
     pub fn remember(&mut self, definition: Definition) {
         self.definitions.push(definition);

@@ -165,6 +165,12 @@ pub struct Publication {
     pub locations: Vec<(RelationId, Location)>,
 }
 
+impl Publication {
+    pub fn is_empty(&self) -> bool {
+        self.replacements.is_empty() && self.changes.is_empty() && self.locations.is_empty()
+    }
+}
+
 impl Default for Published {
     fn default() -> Published {
         let inner = Inner { tick: Tick(0), relations: HashMap::new() };

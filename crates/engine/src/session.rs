@@ -198,6 +198,10 @@ impl Session {
                 self.database.cancel_job(*id)?;
                 command("CANCEL JOB")
             }
+            Statement::Checkpoint => {
+                self.database.checkpoint().await?;
+                command("CHECKPOINT")
+            }
             Statement::Flush => {
                 self.database.flush().await?;
                 command("FLUSH")

@@ -130,6 +130,12 @@ impl Stepper {
         saved.finish()
     }
 
+    /// No record comes any more that is in some state already.
+    pub fn end_restoring(&mut self) {
+        self.tables.values_mut().for_each(|table| table.as_of = None);
+        self.circuit.end_restoring();
+    }
+
     /// Nothing waits for a step: everything is as it was after the last one.
     pub fn rest(&mut self) {
         self.dirty = false;

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use dataflow::Tick;
+use dataflow::{StateReader, StateWriter, Tick};
 use parking_lot::Mutex;
 use sql::{RelationId, SqlError, SqlState, TableDef};
 use std::collections::HashMap;
@@ -132,6 +132,56 @@ impl Seen {
             self.dedup.insert(table.id, set);
         }
     }
+
+    /// All that is remembered.
+    ///
+    /// # Errors
+    /// When something can't be written.
+    pub fn save(&self) -> dataflow::Result<Vec<u8>> {
+        let mut out = StateWriter::new();
+        out.u8(Seen::VERSION);
+        self.requests.save(&mut out)?;
+        out.count(self.dedup.len());
+        for (id, set) in &self.dedup {
+            out.u32(id.0);
+            // With its length, so that sets of tables that were dropped can be passed over.
+            let mut own = StateWriter::new();
+            set.save(&mut own)?;
+            out.bytes(&own.into_bytes());
+        }
+        out.all(self.positions.iter(), |out, (id, position)| {
+            out.u32(id.0);
+            out.text(position);
+        });
+        Ok(out.into_bytes())
+    }
+
+    /// Takes in what was saved; the tables are known already.
+    ///
+    /// # Errors
+    /// When it is not what [`Seen::save`] wrote.
+    pub fn load(&mut self, saved: &[u8]) -> dataflow::Result<()> {
+        let mut saved = StateReader::new(saved);
+        if saved.u8()? != Seen::VERSION {
+            return Err(dataflow::Error::State("who was seen is of another version".into()));
+        }
+        self.requests.load(&mut saved)?;
+        for _ in 0..saved.count()? {
+            let id = RelationId(saved.u32()?);
+            let mut own = StateReader::new(saved.bytes()?);
+            if let Some(set) = self.dedup.get_mut(&id) {
+                set.load(&mut own)?;
+                own.finish()?;
+            }
+        }
+        self.positions = saved
+            .all(|saved| Ok((RelationId(saved.u32()?), saved.text()?.to_string())))?
+            .into_iter()
+            .collect();
+        saved.finish()
+    }
+
+    const VERSION: u8 = 1;
 
     /// Learns from a record that is in the log already.
     pub fn replay(&mut self, entry: &RowsEntry, tick: Tick) -> Result<(), SqlError> {

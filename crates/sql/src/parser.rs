@@ -129,6 +129,10 @@ impl<'a> StatementParser<'a> {
                 self.parser.next_token();
                 Ok(Statement::Flush)
             }
+            "CHECKPOINT" => {
+                self.parser.next_token();
+                Ok(Statement::Checkpoint)
+            }
             "CANCEL" => {
                 if !self.accept(&["CANCEL", "JOB"]) && !self.accept(&["CANCEL", "JOBS"]) {
                     return Err(self.unexpected());

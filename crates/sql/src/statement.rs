@@ -114,6 +114,8 @@ pub enum Statement {
         name: String,
     },
     Flush,
+    /// Saves the engine's state, so that a start reads only what came after.
+    Checkpoint,
     /// `CANCEL JOB n`, of those that `SHOW JOBS` lists.
     CancelJob(u32),
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE: accepted so that drivers work; each statement

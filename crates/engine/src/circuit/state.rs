@@ -128,6 +128,13 @@ impl Circuit {
     }
 }
 
+impl Circuit {
+    /// No step comes any more that is in some state already.
+    pub fn end_restoring(&mut self) {
+        self.nodes.iter_mut().flatten().for_each(|node| node.as_of = None);
+    }
+}
+
 impl Node {
     fn is_stateful(&self) -> bool {
         matches!(self.computation, Computation::Single(_) | Computation::Sharded(_))

@@ -200,6 +200,7 @@ impl Driver {
     /// Puts views that have taken all records so far into the running circuit, and shows them; those of the same number
     /// that are there make room.
     pub(super) fn adopt(&mut self, mut built: Backfill) -> Result<(), SqlError> {
+        self.restructure_checkpoint();
         built.step()?;
         // Other tables' records moved the clock, too.
         if let Some(now_us) = self.stepper.watermarks.now_us() {

@@ -176,10 +176,11 @@ impl Driver {
     pub(super) fn go_on_with_checkpoint(&mut self) {
         let Some(mut checkpointing) = self.checkpointing.take() else { return };
         checkpointing.take_done();
-        if !checkpointing.is_running() && checkpointing.is_due() && !self.is_building() {
+        let rests = !self.stepper.has_pending() && self.changes.is_empty();
+        if !checkpointing.is_running() && checkpointing.is_due() && rests && !self.is_building() {
             self.begin_checkpoint(&mut checkpointing);
         }
-        if let Some(mut running) = checkpointing.running.take() {
+        if rests && let Some(mut running) = checkpointing.running.take() {
             match self.save_some(&mut checkpointing, &mut running) {
                 Ok(true) => self.finish_checkpoint(&mut checkpointing, running),
                 Ok(false) => checkpointing.running = Some(running),
@@ -199,14 +200,16 @@ impl Driver {
         let saver = checkpointing.saver.clone();
         let _ = checkpointing.requests.send(Request::SaveSeen { of: number, saver });
         let mut watermarks = StateWriter::new();
-        self.stepper.watermarks.save(&mut watermarks);
+        if let Err(error) = self.stepper.watermarks.save(&mut watermarks) {
+            return checkpointing.fail(&error.to_string());
+        }
         let manifest = Manifest {
             start: self.next,
             fed: self.fed,
             seed: self.seed,
             probe: probe(self.seed),
             definitions: self.definitions.clone(),
-            unbuilt: self.building.keys().copied().collect(),
+            unbuilt: self.building.keys().filter(|id| !self.views.contains_key(id)).copied().collect(),
             suspended: Vec::new(),
             statistics: self.statistics.tables.iter().map(|(id, status)| (*id, status.clone())).collect(),
             late_rows: 0,

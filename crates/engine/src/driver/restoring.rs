@@ -73,6 +73,13 @@ impl Driver {
         Ok(parts)
     }
 
+    /// All that was saved after the checkpoint began was passed.
+    pub fn end_restoring(&mut self) {
+        self.published_as_of = None;
+        self.moments.clear();
+        self.stepper.end_restoring();
+    }
+
     /// Views that were not there in the checkpoint, and definitions behind it, see the records that are there.
     ///
     /// # Errors

@@ -243,6 +243,7 @@ fn commands() {
         ),
         ("RESET ALL", r#"Reset { name: "all" }"#),
         ("FLUSH", "Flush"),
+        ("CHECKPOINT", "Checkpoint"),
         ("CANCEL JOB 1003", "CancelJob(1003)"),
         ("cancel jobs 7", "CancelJob(7)"),
         ("BEGIN", r#"Transaction { tag: "BEGIN" }"#),
