@@ -16,6 +16,10 @@
 //!
 //! After Neal, "Fast exact summation using small and large superaccumulators" (2015).
 
+use dataflow::{Result, StateReader, StateWriter};
+
+use super::columns::damaged;
+
 const LIMB_BITS: u32 = 32;
 /// Limbs that finite values, and the carries of any number of them, can touch.
 const LIMBS_MAX: usize = 72;
@@ -36,6 +40,17 @@ struct More {
     nan: i64,
     plus_infinity: i64,
     minus_infinity: i64,
+}
+
+/// In the byte that a saved sum starts with, beside the limb's number.
+const HAS_MORE: u8 = 1 << 7;
+
+impl More {
+    #[cold]
+    fn load(saved: &mut StateReader<'_>) -> Result<More> {
+        let limbs = saved.all(|saved| Ok((u32::from(saved.u8()?), saved.i128()?)))?;
+        Ok(More { limbs, nan: saved.i64()?, plus_infinity: saved.i64()?, minus_infinity: saved.i64()? })
+    }
 }
 
 impl ExactFloatSum {
@@ -201,6 +216,41 @@ impl ExactFloatSum {
         let head = (low..=top).rev().fold(0u128, |head, i| head << LIMB_BITS | u128::from(digits[i]));
         let sticky = digits[..low].iter().any(|digit| *digit != 0);
         round(negative, head, sticky, low as u32 * LIMB_BITS)
+    }
+
+    /// Writes the sum.
+    #[inline]
+    pub fn save(&self, out: &mut StateWriter) {
+        let more = if self.more.is_some() { HAS_MORE } else { 0 };
+        out.u8(self.limb_number as u8 | more);
+        out.i128(self.limb);
+        if let Some(more) = &self.more {
+            out.all(more.limbs.iter(), |out, (number, limb)| {
+                out.u8(*number as u8);
+                out.i128(*limb);
+            });
+            [more.nan, more.plus_infinity, more.minus_infinity].into_iter().for_each(|count| out.i64(count));
+        }
+    }
+
+    /// The sum that [`ExactFloatSum::save`] wrote.
+    ///
+    /// # Errors
+    /// When it was written by something else.
+    #[inline]
+    pub fn load(saved: &mut StateReader<'_>) -> Result<ExactFloatSum> {
+        let head = saved.u8()?;
+        let (limb_number, limb) = (u32::from(head & !HAS_MORE), saved.i128()?);
+        let more = if head & HAS_MORE == 0 { None } else { Some(Box::new(More::load(saved)?)) };
+        let others = more.iter().flat_map(|more| &more.limbs).map(|(number, _)| *number);
+        let mut known = [false; LIMBS_MAX];
+        for number in others.chain([limb_number]) {
+            match known.get_mut(number as usize) {
+                Some(known) if !*known => *known = true,
+                _ => return Err(damaged("a sum of floats has a limb twice, or out of range")),
+            }
+        }
+        Ok(ExactFloatSum { limb, limb_number, more })
     }
 
     /// Sign and magnitude in base 2^32, and the place of the highest digit that is not zero.
