@@ -48,7 +48,12 @@ const HAS_MORE: u8 = 1 << 7;
 impl More {
     #[cold]
     fn load(saved: &mut StateReader<'_>) -> Result<More> {
-        let limbs = saved.all(|saved| Ok((u32::from(saved.u8()?), saved.i128()?)))?;
+        let count = saved.count()?;
+        if count > LIMBS_MAX {
+            return Err(damaged("a sum of floats has too many limbs"));
+        }
+        let limb = |_| Ok((u32::from(saved.u8()?), saved.i128()?));
+        let limbs = (0..count).map(limb).collect::<Result<_>>()?;
         Ok(More { limbs, nan: saved.i64()?, plus_infinity: saved.i64()?, minus_infinity: saved.i64()? })
     }
 }

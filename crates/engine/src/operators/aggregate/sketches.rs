@@ -101,7 +101,7 @@ impl Accumulator for DistinctEstimate {
                 let registers = registers.try_into().map_err(|_| damaged("registers are missing"))?;
                 DistinctSketch::Registers(registers)
             } else {
-                let hashes = saved.all(StateReader::u64)?;
+                let hashes = (0..saved.count()?).map(|_| saved.u64()).collect::<Result<Vec<u64>>>()?;
                 check_order(&hashes)?;
                 DistinctSketch::Hashes(hashes)
             };
