@@ -28,7 +28,7 @@ use sql::statement::{Alteration, ObjectKind};
 use sql::{Catalog, ParsedStatement, RelationId, SqlError, SqlState, Statement, TableDef};
 use storage::checkpoints::Checkpoints;
 use storage::disk::{DirLock, Disk, RealDisk};
-use storage::log::{Log, LogError, LogOptions, LogReader};
+use storage::log::{Log, LogError, LogOptions, LogReader, Offset};
 use tokio::sync::{mpsc, oneshot};
 
 use self::opening::{Start, Started};
@@ -81,6 +81,7 @@ pub struct Database {
     /// one that serves others.
     queries: Mutex<Option<tokio::runtime::Runtime>>,
     sources: Mutex<Sources>,
+    started_from: Offset,
     _lock: Option<DirLock>,
 }
 
@@ -163,6 +164,7 @@ impl Database {
         };
         let (checkpoints, found) = checkpoints.map_or((None, Vec::new()), |(c, found)| (Some(c), found));
         let Started { shared, mut driver, mut seen, restored } = start.newest(checkpoints.as_ref(), found)?;
+        let started_from = restored.last.as_ref().map_or(Offset(0), |(_, manifest)| manifest.start);
         let end = Tick(log.next_offset().0);
         driver.step();
         driver.publish(end, std::time::Instant::now());
@@ -216,6 +218,7 @@ impl Database {
             dml: tokio::sync::Mutex::default(),
             queries: Mutex::new(Some(queries)),
             sources: Mutex::new(sources),
+            started_from,
             _lock: lock,
         }))
     }
@@ -729,6 +732,11 @@ impl Database {
     }
 
     /// Stops taking writes, makes everything durable, stops the threads. Blocking.
+    /// The record from which on the log was read at the start: 0 unless there was a checkpoint.
+    pub fn started_from(&self) -> Offset {
+        self.started_from
+    }
+
     /// Returns when a checkpoint is durable that has everything that was acknowledged before.
     ///
     /// # Errors

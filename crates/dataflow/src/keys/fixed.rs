@@ -115,6 +115,15 @@ impl<const N: usize> FixedKeyTable<N> {
         slot
     }
 
+    /// Makes room for so many more keys, so that the index does not grow again and again.
+    pub fn reserve(&mut self, additional: usize) {
+        let length = ((self.len + additional) * 2).next_power_of_two();
+        if length > self.index.len() {
+            self.resize_index(length);
+        }
+        self.keys.reserve(additional.saturating_sub(self.free.len()));
+    }
+
     fn resize_index(&mut self, length: usize) {
         let old = std::mem::replace(&mut self.index, vec![0; length]);
         self.shift = 32 - length.trailing_zeros().min(32);

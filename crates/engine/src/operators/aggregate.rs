@@ -25,8 +25,10 @@
 
 pub(super) mod accumulator;
 mod bits;
+mod bools;
 pub(super) mod change;
 mod collect;
+pub(super) mod columns;
 mod distinct;
 pub(super) mod exact_float;
 mod extreme;
@@ -54,7 +56,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark, ZSet,
+};
 
 use crate::operators::{Emit, Expiry};
 
@@ -318,6 +322,18 @@ impl Aggregate {
     }
 }
 
+/// Of the form in which groups are saved.
+pub(super) const STATE_VERSION: u8 = 1;
+
+/// # Errors
+/// If the state that starts here is of a version that this one does not know.
+pub(super) fn check_version(saved: &mut StateReader<'_>) -> Result<()> {
+    match saved.u8()? {
+        STATE_VERSION => Ok(()),
+        other => Err(Error::State(format!("an aggregate of version {other} is not known"))),
+    }
+}
+
 pub(super) fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _))
 }
@@ -348,6 +364,26 @@ impl Operator for Aggregate {
         let closed = self.close(ctx)?;
         self.expire(expiry);
         ZSet::concat(&self.spec.output, &[changed, closed])
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        out.u8(STATE_VERSION);
+        out.i64(self.closed_through.0);
+        out.bool(self.started);
+        out.bool(self.shrinks);
+        let slots = self.groups.in_part(self.windows.in_order(self.groups.live()), 0, part)?;
+        self.groups.save(&slots, out)?;
+        self.windows.save(&slots, out);
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        check_version(saved)?;
+        self.closed_through = self.closed_through.max(Watermark(saved.i64()?));
+        self.started |= saved.bool()?;
+        self.shrinks |= saved.bool()?;
+        let slots = self.groups.load(saved)?;
+        self.windows.load(&slots, saved)
     }
 
     fn state_size(&self) -> StateSize {

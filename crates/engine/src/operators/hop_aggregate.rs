@@ -21,11 +21,11 @@
 //! their results are added up again from their panes. Rows whose time is NULL are in no window.
 
 mod geometry;
+mod saved;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, Scalar, TimestampMicrosecondArray};
@@ -33,7 +33,9 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{SortOptions, filter, sort_to_indices};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, SchemaRef, TimestampMicrosecondType};
-use dataflow::{Error, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark, ZSet,
+};
 
 use crate::operators::Emit;
 use crate::operators::aggregate::change::{Shown, batch, change};
@@ -408,15 +410,16 @@ impl HopAggregate {
     /// Frees the running window's groups that these pane groups were taken from, where nothing is left.
     fn drop_empty_running(&mut self, pane_slots: &[u32]) {
         self.groups.reset_not_invertible(self.running.slots());
-        let mut emptied = HashSet::new();
+        let mut emptied = Vec::new();
         for slot in pane_slots {
             if let Some(group) = self.groups.find_sibling(*slot, Running::TAG)
                 && self.groups.is_empty(group)
             {
-                emptied.insert(group);
+                emptied.push(group);
             }
         }
-        let emptied: Vec<u32> = emptied.into_iter().collect();
+        emptied.sort_unstable();
+        emptied.dedup();
         emptied.iter().for_each(|slot| self.running.groups.remove(*slot));
         self.groups.release(&emptied);
     }
@@ -545,6 +548,14 @@ impl Operator for HopAggregate {
         }
         self.expire();
         ZSet::concat(&self.spec.output, &outputs)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        self.save_part(part, out)
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        self.load_part(saved)
     }
 
     fn state_size(&self) -> StateSize {

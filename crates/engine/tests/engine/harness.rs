@@ -17,6 +17,8 @@ pub struct Harness {
     pub directory: tempfile::TempDir,
     pub workers: usize,
     pub batching: Batching,
+    /// Zero: only when asked.
+    pub checkpoint_interval: Duration,
     database: Option<Arc<Database>>,
     runtime: tokio::runtime::Runtime,
 }
@@ -28,6 +30,7 @@ impl Harness {
             directory: tempfile::tempdir().unwrap(),
             workers,
             batching: Batching::default(),
+            checkpoint_interval: Duration::ZERO,
             database: None,
             runtime,
         };
@@ -35,8 +38,13 @@ impl Harness {
         harness
     }
 
-    /// Restarts with other numbers of workers and rows at once.
+    /// Restarts with other numbers of workers and rows at once, from a checkpoint or not.
     pub fn restart_at_random(&mut self, rng: &mut Rng) {
+        if rng.u8(..3) == 0 {
+            self.run("CHECKPOINT");
+        }
+        // All the time, or when asked.
+        self.checkpoint_interval = Duration::from_millis(rng.u64(..2));
         self.workers = rng.usize(1..4);
         let mut rows = || if rng.bool() { rng.usize(1..20) } else { Batching::default().step_rows };
         let (step_rows, part_rows) = (rows(), rows());
@@ -52,8 +60,12 @@ impl Harness {
     /// Closes and opens the data directory.
     pub fn restart(&mut self) {
         self.database = None;
-        let options =
-            Options { workers: self.workers, batching: self.batching, ..Options::new(self.directory.path()) };
+        let options = Options {
+            workers: self.workers,
+            batching: self.batching,
+            checkpoint_interval: self.checkpoint_interval,
+            ..Options::new(self.directory.path())
+        };
         self.database = Some(Database::open(options).unwrap());
     }
 

@@ -1,5 +1,5 @@
-//! Every tests/slt file, in several ways: as it is, with a restart after each statement, at three workers, and with
-//! restarts at random, after which the records share other steps.
+//! Every tests/slt file, in several ways: as it is, with a restart after each statement, from the log or from a checkpoint,
+//! at three workers, and with restarts at random, after which the records share other steps.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ struct Db {
 enum Restarts {
     None,
     AfterEach,
+    /// Nothing of the log is read again.
+    FromCheckpoints,
     Random(Rng),
 }
 
@@ -42,6 +44,17 @@ impl sqllogictest::DB for Db {
             Restarts::None => false,
             Restarts::AfterEach => {
                 self.harness.restart();
+                true
+            }
+            Restarts::FromCheckpoints => {
+                self.harness.run("CHECKPOINT");
+                let records = self.harness.database().status().log_records;
+                self.harness.restart();
+                assert_eq!(
+                    self.harness.database().started_from().0,
+                    records,
+                    "records that are not replayed"
+                );
                 true
             }
             Restarts::Random(rng) => {
@@ -91,6 +104,11 @@ fn as_written() {
 #[test]
 fn restarted_after_each_statement() {
     run(1, || Restarts::AfterEach);
+}
+
+#[test]
+fn from_a_checkpoint_after_each_statement() {
+    run(1, || Restarts::FromCheckpoints);
 }
 
 #[test]

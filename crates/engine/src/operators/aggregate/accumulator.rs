@@ -8,14 +8,15 @@
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, SchemaRef};
-use dataflow::{Error, Result, StepContext};
+use dataflow::{Error, Result, StateReader, StateWriter, StepContext};
 
 use super::bits::Bits;
+use super::bools::Bools;
 use super::collect::Collect;
 use super::distinct::Distinct;
 use super::extreme;
 use super::moments::Moments;
-use super::number::{self, Bools, FloatSum, WholeSum};
+use super::number::{self, FloatSum, WholeSum};
 use super::ordered::Ordered;
 use super::sketches::{DistinctEstimate, PercentileEstimate};
 use super::{AggregateCall, AggregateFunction};
@@ -47,6 +48,15 @@ pub trait Accumulator: Send {
 
     /// The state of slot `live[i]` moves to slot `i`; all others are dropped.
     fn renumber(&mut self, live: &[u32]);
+
+    /// Writes the states of these slots.
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()>;
+
+    /// Takes in what an accumulator of the same call saved of as many slots. These slots are there and empty.
+    ///
+    /// # Errors
+    /// When it was written by something else.
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()>;
 
     fn size_bytes(&self) -> usize;
 }
@@ -215,6 +225,18 @@ impl<S: Default> States<S> {
     #[inline]
     pub fn of(&self, slot: u32) -> &S {
         &self.0[slot as usize]
+    }
+
+    /// The states of these slots, in their order.
+    pub fn at<'a>(&'a self, slots: &'a [u32]) -> impl Iterator<Item = &'a S> {
+        slots.iter().map(|slot| &self.0[*slot as usize])
+    }
+
+    /// Gives each of the slots its state.
+    pub fn put(&mut self, slots: &[u32], states: impl IntoIterator<Item = S>) {
+        for (slot, state) in slots.iter().zip(states) {
+            self.0[*slot as usize] = state;
+        }
     }
 
     pub fn reset(&mut self, slots: &[u32]) {

@@ -3,9 +3,10 @@
 use arrow::array::ArrayRef;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, SchemaRef};
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
+use super::columns::{load_flags, load_integers, save_flags, save_integers};
 use super::words::{array_from_words, each_word};
 use super::{AggregateCall, AggregateFunction};
 
@@ -102,6 +103,25 @@ impl Accumulator for Bits {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        let present = || self.states.at(slots).flatten();
+        save_flags(self.states.at(slots).map(Option::is_some), out);
+        save_integers(present().map(|state| state.values), out);
+        save_integers(present().flat_map(|state| state.bits.iter().copied()), out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let flags = load_flags(slots.len(), saved)?;
+        let present: Vec<u32> =
+            slots.iter().zip(flags).filter(|(_, present)| *present).map(|(slot, _)| *slot).collect();
+        let values = load_integers(present.len(), saved)?;
+        let bits = load_integers(present.len() * self.width, saved)?;
+        let states = values.into_iter().zip(bits.chunks_exact(self.width));
+        self.states.put(&present, states.map(|(values, bits)| Some(Counts { values, bits: bits.into() })));
+        Ok(())
     }
 
     fn size_bytes(&self) -> usize {

@@ -11,11 +11,11 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{Error, Result, StepContext};
+use dataflow::{Error, Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
 use super::change::conform;
-use super::extreme::{add_bytes, merge_bytes, reset_bytes};
+use super::extreme::{add_bytes, load_byte_sets, merge_bytes, reset_bytes, save_byte_sets};
 use super::multiset::Multiset;
 use super::{AggregateCall, AggregateFunction};
 
@@ -165,6 +165,15 @@ impl Accumulator for Collect {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_byte_sets(&self.states, slots, out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        load_byte_sets(&mut self.states, slots, &mut self.heap_bytes, saved)
     }
 
     fn size_bytes(&self) -> usize {

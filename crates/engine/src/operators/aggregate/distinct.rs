@@ -9,20 +9,24 @@
 //!   rows --> code --> set of the group --(new: +1, gone: -1)--> sum, avg, string_agg, array_agg
 //! ```
 
+mod codes;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
-use dataflow::{KeyTable, RandomState, Result, StepContext, random_state};
+use dataflow::{RandomState, Result, StateReader, StateWriter, StepContext, random_state};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::accumulator::{Accumulator, CallRows, Expectation, States};
-use super::change::conform;
-use super::words::{array_from_words, each_equality_word, is_word};
+use super::columns::{
+    check_order, damaged, load_integers, load_lengths, load_words, save_integers, save_lengths, save_words,
+};
+use super::words::is_word;
 use super::{AggregateCall, AggregateFunction};
+use codes::{Codes, Numbers};
 
 /// A call over the distinct values of its arguments and ORDER BY columns.
 pub struct Distinct {
@@ -100,6 +104,22 @@ impl Distinct {
                     }
                 }
             }
+        }
+    }
+
+    /// Codes and counts in the set of a group.
+    fn held(&self, slot: u32) -> impl Iterator<Item = (u64, i64)> {
+        let (plain, counted) = match &self.sets {
+            Sets::Plain(sets) => (Some(sets.of(slot).iter().map(|code| (*code, 1))), None),
+            Sets::Counted(sets) => (None, Some(sets.of(slot).iter().copied())),
+        };
+        plain.into_iter().flatten().chain(counted.into_iter().flatten())
+    }
+
+    fn length(&self, slot: u32) -> usize {
+        match &self.sets {
+            Sets::Plain(sets) => sets.of(slot).len(),
+            Sets::Counted(sets) => sets.of(slot).len(),
         }
     }
 
@@ -217,10 +237,7 @@ impl Accumulator for Distinct {
         let mut merged: Vec<u64> = Vec::new();
         let mut moves = Moves::default();
         for (from, into) in from.iter().zip(into) {
-            let entries: Vec<(u64, i64)> = match &self.sets {
-                Sets::Plain(sets) => sets.of(*from).iter().map(|code| (*code, 1)).collect(),
-                Sets::Counted(sets) => sets.of(*from).iter().copied().collect(),
-            };
+            let entries: Vec<(u64, i64)> = self.held(*from).collect();
             for (code, count) in entries {
                 let came = self.change(*into, code, sign * count);
                 if came != 0 && self.inner.is_some() {
@@ -242,10 +259,7 @@ impl Accumulator for Distinct {
     }
 
     fn is_zero(&self, slot: u32) -> bool {
-        match &self.sets {
-            Sets::Plain(sets) => sets.of(slot).is_empty(),
-            Sets::Counted(sets) => sets.of(slot).is_empty(),
-        }
+        self.length(slot) == 0
     }
 
     fn reset(&mut self, slots: &[u32]) {
@@ -295,6 +309,54 @@ impl Accumulator for Distinct {
         }
     }
 
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        let numbers =
+            self.codes.save(slots.iter().flat_map(|slot| self.held(*slot)).map(|(code, _)| code), out);
+        save_lengths(slots.iter().map(|slot| self.length(*slot)), out);
+        // In order, because that of a hash table is another in every process.
+        let mut entries: Vec<(u64, i64)> = Vec::new();
+        for slot in slots {
+            let before = entries.len();
+            entries.extend(self.held(*slot));
+            entries[before..].sort_unstable();
+        }
+        let written = |code: u64| numbers.as_ref().map_or(code, |numbers| u64::from(numbers[code as usize]));
+        save_words(entries.iter().map(|(code, _)| written(*code)), out);
+        if let Sets::Counted(_) = self.sets {
+            save_integers(entries.iter().map(|(_, count)| *count), out);
+        }
+        self.inner.as_ref().map_or(Ok(()), |inner| inner.save(slots, out))
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let numbers = self.codes.load(saved)?;
+        let (lengths, total) = load_lengths(slots.len(), saved)?;
+        let codes = load_words(total, saved)?;
+        let counts = match self.sets {
+            Sets::Plain(_) => vec![1; total],
+            Sets::Counted(_) => load_integers(total, saved)?,
+        };
+        let mut rest = codes.as_slice();
+        let mut counts = counts.into_iter();
+        for (slot, length) in slots.iter().zip(lengths) {
+            let (own, others) = rest.split_at(length);
+            check_order(own)?;
+            for (code, count) in own.iter().zip(&mut counts) {
+                let code = match &numbers {
+                    None => *code,
+                    Some(numbers) => match numbers.get(*code as usize) {
+                        Some(number) => u64::from(*number),
+                        None => return Err(damaged("a set holds a value that is not there")),
+                    },
+                };
+                self.change(*slot, code, count);
+            }
+            rest = others;
+        }
+        self.codes.drop_unused();
+        self.inner.as_mut().map_or(Ok(()), |inner| inner.load(slots, saved))
+    }
+
     fn size_bytes(&self) -> usize {
         // Hash tables are two thirds full on average, and have a byte beside each entry.
         let sets = match &self.sets {
@@ -303,143 +365,5 @@ impl Accumulator for Distinct {
         };
         let inner = self.inner.as_ref().map_or(0, |inner| inner.size_bytes());
         sets + inner + self.present.size_bytes() + self.codes.size_bytes()
-    }
-}
-
-enum Codes {
-    /// One column of this type, which a word holds.
-    Words(DataType),
-    Numbers(Numbers),
-}
-
-/// Fewer free numbers than this are not worth renumbering.
-const RENUMBERING_MIN: usize = 4096;
-
-/// Numbers for values of any type, given out while some set holds them.
-struct Numbers {
-    types: Vec<DataType>,
-    converter: RowConverter,
-    values: KeyTable,
-    // Per number: how many sets hold the value.
-    holders: Vec<u32>,
-    // Numbers that may have no holder.
-    unused: Vec<u32>,
-}
-
-impl Numbers {
-    fn new(types: Vec<DataType>) -> Result<Numbers> {
-        let fields = types.iter().map(|data_type| SortField::new(data_type.clone())).collect();
-        Ok(Numbers {
-            types,
-            converter: RowConverter::new(fields)?,
-            values: KeyTable::new(),
-            holders: Vec::new(),
-            unused: Vec::new(),
-        })
-    }
-}
-
-impl Codes {
-    fn of(&mut self, columns: &[ArrayRef]) -> Result<Vec<u64>> {
-        match self {
-            Codes::Words(_) => {
-                let mut codes = vec![0; columns[0].len()];
-                each_equality_word(&columns[0], |row, word| codes[row] = word);
-                Ok(codes)
-            }
-            Codes::Numbers(numbers) => {
-                let columns: Vec<ArrayRef> = columns.iter().map(super::group_table::equality_form).collect();
-                let rows = numbers.converter.convert_columns(&columns)?;
-                let mut codes = Vec::with_capacity(rows.num_rows());
-                for row in rows.iter() {
-                    let (number, new) = numbers.values.insert(row.data());
-                    if new {
-                        if numbers.holders.len() <= number as usize {
-                            numbers.holders.resize(number as usize + 1, 0);
-                        }
-                        numbers.holders[number as usize] = 0;
-                        numbers.unused.push(number);
-                    }
-                    codes.push(u64::from(number));
-                }
-                Ok(codes)
-            }
-        }
-    }
-
-    /// A set holds the value from now on.
-    #[inline]
-    fn keep(&mut self, code: u64) {
-        if let Codes::Numbers(numbers) = self {
-            numbers.holders[code as usize] += 1;
-        }
-    }
-
-    /// A set does not hold the value any more.
-    #[inline]
-    fn drop(&mut self, code: u64) {
-        if let Codes::Numbers(numbers) = self {
-            let holders = &mut numbers.holders[code as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                numbers.unused.push(code as u32);
-            }
-        }
-    }
-
-    /// Forgets values that no set holds. Apart from `drop`, because a value may go and come within a step.
-    fn drop_unused(&mut self) {
-        if let Codes::Numbers(numbers) = self {
-            let mut unused = std::mem::take(&mut numbers.unused);
-            unused.sort_unstable();
-            unused.dedup();
-            for number in unused.drain(..) {
-                if numbers.holders[number as usize] == 0 {
-                    numbers.values.remove(number);
-                }
-            }
-            numbers.unused = unused;
-        }
-    }
-
-    /// New numbers for the values in use, by old number, when few of many are left.
-    fn renumber(&mut self) -> Option<Vec<u32>> {
-        let Codes::Numbers(numbers) = self else { return None };
-        let slots_len = numbers.values.slots_len();
-        if slots_len < RENUMBERING_MIN || numbers.values.len() * 4 > slots_len {
-            return None;
-        }
-        let used: Vec<u32> = numbers.values.iter().map(|(number, _)| number).collect();
-        let mut renumbered = vec![0; slots_len];
-        for (new, old) in used.iter().enumerate() {
-            renumbered[*old as usize] = new as u32;
-        }
-        numbers.values.renumber(&used);
-        numbers.holders = used.iter().map(|number| numbers.holders[*number as usize]).collect();
-        Some(renumbered)
-    }
-
-    /// The columns again, out of codes.
-    fn values(&self, codes: &[u64]) -> Result<Vec<ArrayRef>> {
-        match self {
-            Codes::Words(data_type) => Ok(vec![array_from_words(data_type, codes, None)?]),
-            Codes::Numbers(numbers) => {
-                let parser = numbers.converter.parser();
-                let rows = codes.iter().map(|code| parser.parse(numbers.values.key(*code as u32)));
-                let columns = numbers.converter.convert_rows(rows)?;
-                columns
-                    .into_iter()
-                    .zip(&numbers.types)
-                    .map(|(column, data_type)| conform(column, data_type))
-                    .collect()
-            }
-        }
-    }
-
-    fn size_bytes(&self) -> usize {
-        match self {
-            Codes::Words(_) => 0,
-            Codes::Numbers(numbers) => numbers.values.size_bytes() + numbers.holders.capacity() * 4,
-        }
     }
 }

@@ -16,7 +16,9 @@
 //!
 //! After Neal, "Fast exact summation using small and large superaccumulators" (2015).
 
-use dataflow::{Error, Result, StateReader, StateWriter};
+use dataflow::{Result, StateReader, StateWriter};
+
+use super::columns::damaged;
 
 const LIMB_BITS: u32 = 32;
 /// Limbs that finite values, and the carries of any number of them, can touch.
@@ -46,7 +48,12 @@ const HAS_MORE: u8 = 1 << 7;
 impl More {
     #[cold]
     fn load(saved: &mut StateReader<'_>) -> Result<More> {
-        let limbs = saved.all(|saved| Ok((u32::from(saved.u8()?), saved.i128()?)))?;
+        let count = saved.count()?;
+        if count > LIMBS_MAX {
+            return Err(damaged("a sum of floats has too many limbs"));
+        }
+        let limb = |_| Ok((u32::from(saved.u8()?), saved.i128()?));
+        let limbs = (0..count).map(limb).collect::<Result<_>>()?;
         Ok(More { limbs, nan: saved.i64()?, plus_infinity: saved.i64()?, minus_infinity: saved.i64()? })
     }
 }
@@ -245,7 +252,7 @@ impl ExactFloatSum {
         for number in others.chain([limb_number]) {
             match known.get_mut(number as usize) {
                 Some(known) if !*known => *known = true,
-                _ => return Err(Error::State("a sum of floats has a limb twice, or out of range".into())),
+                _ => return Err(damaged("a sum of floats has a limb twice, or out of range")),
             }
         }
         Ok(ExactFloatSum { limb, limb_number, more })

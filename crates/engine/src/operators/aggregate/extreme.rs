@@ -12,10 +12,14 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Decimal128Type};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
 use super::change::conform;
+use super::columns::{
+    load_bytes, load_flags, load_sets, load_wide, load_words, save_flags, save_integers, save_lengths,
+    save_wide, save_words,
+};
 use super::multiset::Multiset;
 use super::words::{WordOrder, array_from_words, each_word, is_word};
 use super::{AggregateCall, AggregateFunction};
@@ -65,6 +69,10 @@ trait Codec: Send {
     fn each(&self, rows: &CallRows<'_>, f: impl FnMut(usize, Self::Code, i64));
 
     fn decode(&self, codes: Vec<Option<Self::Code>>) -> Result<ArrayRef>;
+
+    fn save(codes: impl Iterator<Item = Self::Code>, out: &mut StateWriter);
+
+    fn load(count: usize, saved: &mut StateReader<'_>) -> Result<Vec<Self::Code>>;
 }
 
 struct WordCodec {
@@ -89,6 +97,14 @@ impl Codec for WordCodec {
             codes.iter().map(|code| code.map_or(0, |code| self.order.decode(code ^ self.flip))).collect();
         array_from_words(&self.data_type, &words, nulls(&codes))
     }
+
+    fn save(codes: impl Iterator<Item = u64>, out: &mut StateWriter) {
+        save_words(codes, out);
+    }
+
+    fn load(count: usize, saved: &mut StateReader<'_>) -> Result<Vec<u64>> {
+        load_words(count, saved)
+    }
 }
 
 struct DecimalCodec {
@@ -111,6 +127,14 @@ impl Codec for DecimalCodec {
     fn decode(&self, codes: Vec<Option<u128>>) -> Result<ArrayRef> {
         let values = codes.iter().map(|code| code.map(|code| (code ^ self.flip ^ SIGN) as i128));
         Ok(Arc::new(Decimal128Array::from_iter(values).with_data_type(self.data_type.clone())))
+    }
+
+    fn save(codes: impl Iterator<Item = u128>, out: &mut StateWriter) {
+        save_wide(codes, out);
+    }
+
+    fn load(count: usize, saved: &mut StateReader<'_>) -> Result<Vec<u128>> {
+        load_wide(count, saved)
     }
 }
 
@@ -171,6 +195,18 @@ impl<C: Codec> Accumulator for FixedOfOne<C> {
         self.states.renumber(live);
     }
 
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_flags(self.states.at(slots).map(Option::is_some), out);
+        C::save(self.states.at(slots).copied().flatten(), out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let present = present(slots, saved)?;
+        self.states.put(&present, C::load(present.len(), saved)?.into_iter().map(Some));
+        Ok(())
+    }
+
     fn size_bytes(&self) -> usize {
         self.states.size_bytes()
     }
@@ -226,6 +262,20 @@ impl<C: Codec> Accumulator for FixedOfMany<C> {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_counts(&self.states, slots, out);
+        C::save(self.states.at(slots).flat_map(Multiset::iter).map(|(code, _)| *code), out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let (states, total) = (&mut self.states.0, &mut self.entries);
+        load_sets(slots, saved, C::load, |slot, entries| {
+            states[slot as usize] = Multiset::of_sorted(entries);
+            *total += states[slot as usize].len();
+        })
     }
 
     fn size_bytes(&self) -> usize {
@@ -296,6 +346,20 @@ impl Accumulator for BytesOfOne {
         self.states.renumber(live);
     }
 
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_flags(self.states.at(slots).map(Option::is_some), out);
+        self.states.at(slots).flatten().for_each(|value| out.bytes(value));
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let present = present(slots, saved)?;
+        let values = load_bytes(present.len(), saved)?;
+        self.heap_bytes += values.iter().map(|value| value.len()).sum::<usize>();
+        self.states.put(&present, values.into_iter().map(Some));
+        Ok(())
+    }
+
     fn size_bytes(&self) -> usize {
         self.states.size_bytes() + self.heap_bytes
     }
@@ -349,6 +413,15 @@ impl Accumulator for BytesOfMany {
         self.states.renumber(live);
     }
 
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_byte_sets(&self.states, slots, out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        load_byte_sets(&mut self.states, slots, &mut self.heap_bytes, saved)
+    }
+
     fn size_bytes(&self) -> usize {
         self.states.size_bytes() + self.heap_bytes
     }
@@ -384,6 +457,36 @@ pub fn reset_bytes(states: &mut States<Multiset<Box<[u8]>>>, slots: &[u32], heap
         *heap_bytes -= held;
     }
     states.reset(slots);
+}
+
+/// The slots that the saved flags tell to have a state.
+fn present(slots: &[u32], saved: &mut StateReader<'_>) -> Result<Vec<u32>> {
+    let flags = load_flags(slots.len(), saved)?;
+    Ok(slots.iter().zip(flags).filter(|(_, present)| *present).map(|(slot, _)| *slot).collect())
+}
+
+/// Writes lengths and counts of these sets, the first columns that [`load_sets`] reads.
+fn save_counts<K: Ord>(states: &States<Multiset<K>>, slots: &[u32], out: &mut StateWriter) {
+    save_lengths(states.at(slots).map(Multiset::len), out);
+    save_integers(states.at(slots).flat_map(Multiset::iter).map(|(_, count)| count), out);
+}
+
+pub fn save_byte_sets(states: &States<Multiset<Box<[u8]>>>, slots: &[u32], out: &mut StateWriter) {
+    save_counts(states, slots, out);
+    states.at(slots).flat_map(Multiset::iter).for_each(|(value, _)| out.bytes(value));
+}
+
+pub fn load_byte_sets(
+    states: &mut States<Multiset<Box<[u8]>>>,
+    slots: &[u32],
+    heap_bytes: &mut usize,
+    saved: &mut StateReader<'_>,
+) -> Result<()> {
+    load_sets(slots, saved, load_bytes, |slot, entries| {
+        let set = Multiset::of_sorted(entries);
+        *heap_bytes += set.iter().map(|(value, _)| value.len() + ENTRY_BYTES).sum::<usize>();
+        states.0[slot as usize] = set;
+    })
 }
 
 /// Values out of their row bytes; `None` is NULL.

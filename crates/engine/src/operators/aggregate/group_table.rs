@@ -10,9 +10,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{KeyTable, Result};
+use dataflow::{KeyTable, Result, StateReader, StateWriter};
 
 use super::change::conform;
+use super::columns::damaged;
 use packed::{Layout, Packed};
 
 /// Slots of group keys.
@@ -133,6 +134,24 @@ impl GroupTable {
         each_kind!(&mut self.kind, keys => keys.renumber(live), single => {})
     }
 
+    /// Writes the keys in these slots.
+    pub fn save(&self, slots: &[u32], out: &mut StateWriter) {
+        out.count(slots.len());
+        each_kind!(&self.kind, keys => keys.save(slots, out), single => {});
+    }
+
+    /// The new slots of the keys that [`GroupTable::save`] wrote, in their order.
+    ///
+    /// # Errors
+    /// When something else wrote them, or one of them is here already.
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> Result<Vec<u32>> {
+        let count = saved.count()?;
+        each_kind!(&mut self.kind, keys => keys.load(count, saved), single => match count {
+            1 => Ok(vec![0]),
+            _ => Err(damaged("a group without a key is not alone")),
+        })
+    }
+
     pub fn size_bytes(&self) -> usize {
         each_kind!(&self.kind, keys => keys.size_bytes(), single => 0)
     }
@@ -212,6 +231,22 @@ impl RowKeys {
 
     fn renumber(&mut self, live: &[u32]) {
         self.table.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) {
+        slots.iter().for_each(|slot| out.bytes(self.table.key(*slot)));
+    }
+
+    fn load(&mut self, count: usize, saved: &mut StateReader<'_>) -> Result<Vec<u32>> {
+        let mut slots = Vec::new();
+        for _ in 0..count {
+            let (slot, new) = self.table.insert(saved.bytes()?);
+            if !new {
+                return Err(damaged("a key is there already"));
+            }
+            slots.push(slot);
+        }
+        Ok(slots)
     }
 
     fn size_bytes(&self) -> usize {

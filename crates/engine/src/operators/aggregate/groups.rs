@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{FieldRef, SchemaRef};
-use dataflow::{Result, StateSize, StepContext, ZSet};
+use dataflow::{Error, KeyPart, Result, StateReader, StateSize, StateWriter, StepContext, ZSet};
 
 use super::accumulator::{Accumulator, CallRows, Expectation, accumulator};
 use super::change::Shown;
+use super::columns::{load_integers, save_integers};
 use super::group_table::GroupTable;
 use super::{AggregateCall, AggregateFunction};
 
@@ -42,6 +43,9 @@ struct Call {
 
 /// Freed slots below this number are not worth packing.
 const PACKING_SLOTS_MIN: usize = 4096;
+
+/// So many keys are made columns at a time to tell which are in a part.
+const PICKING_SLOTS: usize = 1 << 14;
 
 impl Groups {
     /// # Errors
@@ -260,14 +264,71 @@ impl Groups {
         if self.marks.len() < PACKING_SLOTS_MIN || self.table.len() * 4 > self.marks.len() {
             return None;
         }
-        let live: Vec<u32> =
-            (0..self.marks.len() as u32).filter(|slot| self.marks[*slot as usize].live).collect();
+        let live = self.live();
         self.table.renumber(&live);
         self.marks = live.iter().map(|slot| self.marks[*slot as usize]).collect();
         for call in self.calls.iter_mut().filter_map(|call| call.accumulator.as_mut()) {
             call.renumber(&live);
         }
         Some(live)
+    }
+
+    /// The slots of all groups.
+    pub fn live(&self) -> Vec<u32> {
+        (0..self.marks.len() as u32).filter(|slot| self.marks[*slot as usize].live).collect()
+    }
+
+    /// Those of the slots whose keys are in the part; the first `own` key columns are the operator's matter.
+    ///
+    /// # Errors
+    /// If there is no key to tell by.
+    pub fn in_part(&self, slots: Vec<u32>, own: usize, part: KeyPart<'_>) -> Result<Vec<u32>> {
+        if part.is_all() {
+            return Ok(slots);
+        }
+        let mut picked = Vec::new();
+        for slots in slots.chunks(PICKING_SLOTS) {
+            let keys = self.table.keys(slots)?.split_off(own);
+            if keys.is_empty() {
+                return Err(Error::State("groups without a key can't be told apart".to_owned()));
+            }
+            match part.mask(&keys)? {
+                None => picked.extend_from_slice(slots),
+                Some(mask) => {
+                    let is_picked = |row: usize| mask.is_valid(row) && mask.value(row);
+                    picked.extend(
+                        slots.iter().enumerate().filter(|(row, _)| is_picked(*row)).map(|(_, slot)| *slot),
+                    );
+                }
+            }
+        }
+        Ok(picked)
+    }
+
+    /// Writes the groups in these slots.
+    pub fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        self.table.save(slots, out);
+        save_integers(slots.iter().map(|slot| self.marks[*slot as usize].rows), out);
+        self.calls
+            .iter()
+            .filter_map(|call| call.accumulator.as_ref())
+            .try_for_each(|call| call.save(slots, out))
+    }
+
+    /// The slots of the groups that [`Groups::save`] wrote, in their order.
+    ///
+    /// # Errors
+    /// When something else wrote them, or one of them is here already.
+    pub fn load(&mut self, saved: &mut StateReader<'_>) -> Result<Vec<u32>> {
+        let slots = self.table.load(saved)?;
+        self.grow();
+        for (slot, rows) in slots.iter().zip(load_integers(slots.len(), saved)?) {
+            self.marks[*slot as usize] = Mark { rows, touched: 0, live: true };
+        }
+        for call in self.calls.iter_mut().filter_map(|call| call.accumulator.as_mut()) {
+            call.load(&slots, saved)?;
+        }
+        Ok(slots)
     }
 
     pub fn size(&self) -> StateSize {

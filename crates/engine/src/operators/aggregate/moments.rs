@@ -9,9 +9,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, UInt64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
+use super::columns::{load_integers, save_integers};
 use super::exact_float::ExactFloatSum;
 use super::{AggregateCall, AggregateFunction};
 
@@ -249,6 +250,30 @@ impl Accumulator for Moments {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_integers(self.states.at(slots).map(|sums| sums.count), out);
+        for sums in self.states.at(slots) {
+            sums.x.save(out);
+            sums.xx.save(out);
+            out.option(sums.pair.as_ref(), |out, pair| {
+                [&pair.y, &pair.yy, &pair.xy].into_iter().for_each(|sum| sum.save(out));
+            });
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        for (slot, count) in slots.iter().zip(load_integers(slots.len(), saved)?) {
+            let (x, xx) = (ExactFloatSum::load(saved)?, ExactFloatSum::load(saved)?);
+            let pair = saved.option(|saved| {
+                let mut sum = || ExactFloatSum::load(saved);
+                Ok(Box::new(Pair { y: sum()?, yy: sum()?, xy: sum()? }))
+            })?;
+            self.states.0[*slot as usize] = Sums { count, x, xx, pair };
+        }
+        Ok(())
     }
 
     fn size_bytes(&self) -> usize {

@@ -53,6 +53,17 @@ impl<K: Ord> Multiset<K> {
         }
     }
 
+    /// Out of values in order, each once, with counts that are not zero.
+    pub fn of_sorted(mut entries: impl Iterator<Item = (K, i64)>) -> Multiset<K> {
+        match (entries.next(), entries.next()) {
+            (None, _) => Multiset::Empty,
+            (Some((only, count)), None) => Multiset::One(only, count),
+            (Some(first), Some(second)) => {
+                Multiset::Many([first, second].into_iter().chain(entries).collect())
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         matches!(self, Multiset::Empty)
     }

@@ -1,4 +1,4 @@
-//! Counting and adding: count, sum, avg, bool_and, bool_or.
+//! Counting and adding: count, sum, avg.
 //!
 //! Whole numbers and decimals are added up in 192 bits and floats exactly (see [`ExactFloatSum`]), so that no
 //! intermediate sum overflows or rounds, and a retraction always leads back. Only the result is fitted
@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
-    UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Float64Array, Int64Array, UInt64Array,
 };
 use arrow::datatypes::{
     DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
@@ -17,6 +16,7 @@ use arrow::datatypes::{
 use dataflow::{Result, StateReader, StateWriter, StepContext};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
+use super::columns::{load_integers, load_wide, save_integers, save_wide};
 use super::exact_float::ExactFloatSum;
 use super::{AggregateCall, AggregateFunction};
 
@@ -64,6 +64,16 @@ impl Accumulator for Count {
 
     fn renumber(&mut self, live: &[u32]) {
         self.counts.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_integers(self.counts.at(slots).copied(), out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        self.counts.put(slots, load_integers(slots.len(), saved)?);
+        Ok(())
     }
 
     fn size_bytes(&self) -> usize {
@@ -132,7 +142,15 @@ impl WholeState {
     fn wide_sum(&self) -> i256 {
         i256::from_parts(self.low, i128::from(self.high))
     }
+
+    /// What of `high` the low half does not tell: 0 for a sum that fits 128 bits.
+    fn excess(&self) -> i64 {
+        self.high.wrapping_sub((self.low as i128 >> 127) as i64)
+    }
 }
+
+/// Turned when a sum is saved, so that small sums of both signs are near each other.
+const SIGN: u128 = 1 << 127;
 
 /// What a sum becomes in the end.
 #[derive(Clone, Copy, Debug)]
@@ -342,6 +360,35 @@ impl Accumulator for WholeSum {
         self.states.renumber(live);
     }
 
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_integers(self.states.at(slots).map(|state| state.count), out);
+        save_wide(self.states.at(slots).map(|state| state.low ^ SIGN), out);
+        let fit = self.states.at(slots).all(|state| state.excess() == 0);
+        out.bool(fit);
+        if !fit {
+            save_integers(self.states.at(slots).map(WholeState::excess), out);
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let counts = load_integers(slots.len(), saved)?;
+        let sums = load_wide(slots.len(), saved)?;
+        let states = counts.iter().zip(&sums).map(|(count, sum)| {
+            let low = sum ^ SIGN;
+            WholeState { low, high: (low as i128 >> 127) as i64, count: *count }
+        });
+        self.states.put(slots, states);
+        let fit = saved.bool()?;
+        if !fit {
+            for (slot, excess) in slots.iter().zip(load_integers(slots.len(), saved)?) {
+                let high = &mut self.states.0[*slot as usize].high;
+                *high = high.wrapping_add(excess);
+            }
+        }
+        Ok(())
+    }
+
     fn size_bytes(&self) -> usize {
         self.states.size_bytes()
     }
@@ -421,71 +468,21 @@ impl Accumulator for FloatSum {
         self.states.renumber(live);
     }
 
-    fn size_bytes(&self) -> usize {
-        // Groups with a second limb are rare enough to leave them out of this figure.
-        self.states.size_bytes()
-    }
-}
-
-/// bool_and and bool_or, out of the numbers of true and of false rows.
-pub struct Bools {
-    all: bool,
-    states: States<(i64, i64)>,
-}
-
-impl Bools {
-    pub fn new(all: bool) -> Bools {
-        Bools { all, states: States::default() }
-    }
-}
-
-impl Accumulator for Bools {
-    fn grow(&mut self, slots_len: usize) {
-        self.states.grow(slots_len);
-    }
-
-    fn update(&mut self, rows: &CallRows<'_>) -> Result<()> {
-        let values = rows.columns[0].as_boolean().values();
-        let states = &mut self.states.0;
-        rows.each(rows.selected(1).as_ref(), |row, slot, weight| {
-            let (trues, falses) = &mut states[slot];
-            let value = values.value(row);
-            *trues += weight * i64::from(value);
-            *falses += weight * i64::from(!value);
-        });
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_integers(self.states.at(slots).map(|(_, count)| *count), out);
+        self.states.at(slots).for_each(|(sum, _)| sum.save(out));
         Ok(())
     }
 
-    fn merge(&mut self, from: &[u32], into: &[u32], sign: i64) -> Result<()> {
-        for (from, into) in from.iter().zip(into) {
-            let (trues, falses) = *self.states.of(*from);
-            let state = &mut self.states.0[*into as usize];
-            *state = (state.0 + sign * trues, state.1 + sign * falses);
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        for (slot, count) in slots.iter().zip(load_integers(slots.len(), saved)?) {
+            self.states.0[*slot as usize] = (ExactFloatSum::load(saved)?, count);
         }
         Ok(())
     }
 
-    fn is_zero(&self, slot: u32) -> bool {
-        *self.states.of(slot) == (0, 0)
-    }
-
-    fn reset(&mut self, slots: &[u32]) {
-        self.states.reset(slots);
-    }
-
-    fn evaluate(&self, slots: &[u32], _: &mut StepContext) -> Result<ArrayRef> {
-        let value = |slot: &u32| {
-            let (trues, falses) = *self.states.of(*slot);
-            (trues > 0 || falses > 0).then_some(if self.all { falses <= 0 } else { trues > 0 })
-        };
-        Ok(Arc::new(BooleanArray::from_iter(slots.iter().map(value))))
-    }
-
-    fn renumber(&mut self, live: &[u32]) {
-        self.states.renumber(live);
-    }
-
     fn size_bytes(&self) -> usize {
+        // Groups with a second limb are rare enough to leave them out of this figure.
         self.states.size_bytes()
     }
 }

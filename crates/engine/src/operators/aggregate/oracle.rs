@@ -11,9 +11,10 @@ use arrow::array::{
 };
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use dataflow::ZSet;
+use dataflow::{KeyPart, Operator, StateReader, StateWriter, ZSet};
 
 use super::{AggregateCall, AggregateFunction, Fraction};
+use crate::operators::saving;
 
 /// Numbers of the input's columns.
 pub const TIME: usize = 0;
@@ -344,6 +345,41 @@ fn result(call: &AggregateCall, rows: &[&Row]) -> String {
 
 fn ints(values: &[Cell]) -> impl Iterator<Item = i64> {
     values.iter().map(|value| if let Cell::Int(value) = value { *value } else { 0 })
+}
+
+/// Now and then the operator's state taken through its bytes, else the operator as it is. Without keys it has but one
+/// part.
+pub fn sometimes_reopened<O: Operator>(
+    operator: O,
+    make: impl Fn() -> O,
+    keyed: bool,
+    rng: &mut fastrand::Rng,
+) -> O {
+    if rng.u8(..3) > 0 {
+        return operator;
+    }
+    if keyed {
+        return saving::reopened(&operator, make, rng);
+    }
+    let mut out = StateWriter::new();
+    operator.save(KeyPart::ALL, &mut out).unwrap();
+    let bytes = out.into_bytes();
+    let mut new = make();
+    new.load(&mut StateReader::new(&bytes)).unwrap();
+    assert_eq!(new.state_size().rows, operator.state_size().rows, "rows remembered");
+    new
+}
+
+/// Bytes that are damaged here and there are an error, or some other state, but no panic.
+pub fn survives_damage<O: Operator>(operator: &O, make: impl Fn() -> O, rng: &mut fastrand::Rng) {
+    let mut out = StateWriter::new();
+    operator.save(KeyPart::ALL, &mut out).unwrap();
+    let mut bytes = out.into_bytes();
+    for _ in 0..rng.u8(1..4) {
+        let at = rng.usize(..bytes.len());
+        bytes[at] = if rng.bool() { rng.u8(..) } else { bytes[at].wrapping_add(1) };
+    }
+    let _ = make().load(&mut StateReader::new(&bytes));
 }
 
 /// A small generator: the same seed gives the same case.

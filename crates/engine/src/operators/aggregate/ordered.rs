@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 use sql::aggregates::ordered_set::{cont_position, disc_position, interpolated};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
 use super::change::conform;
+use super::columns::{load_bytes, load_sets, save_integers, save_lengths};
 use super::ranked::Ranked;
 use super::{AggregateCall, AggregateFunction};
 
@@ -188,6 +189,22 @@ impl Accumulator for Ordered {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_lengths(self.states.at(slots).map(Ranked::len), out);
+        save_integers(self.states.at(slots).flat_map(Ranked::iter).map(|(_, count)| count), out);
+        self.states.at(slots).flat_map(Ranked::iter).for_each(|(value, _)| out.bytes(value));
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let (states, heap_bytes) = (&mut self.states.0, &mut self.heap_bytes);
+        load_sets(slots, saved, load_bytes, |slot, entries| {
+            let state = Ranked::of_sorted(entries);
+            *heap_bytes += state.heap_bytes() as isize;
+            states[slot as usize] = state;
+        })
     }
 
     fn size_bytes(&self) -> usize {

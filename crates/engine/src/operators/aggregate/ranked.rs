@@ -66,6 +66,25 @@ impl Ranked {
         }
     }
 
+    /// Out of values in order, each once, with counts that are not zero.
+    pub fn of_sorted(mut entries: impl Iterator<Item = (Box<[u8]>, i64)>) -> Ranked {
+        let mut chunks = Vec::new();
+        loop {
+            let entries: Vec<_> = entries.by_ref().take(CHUNK_MAX / 2).collect();
+            if entries.is_empty() {
+                return Ranked { chunks };
+            }
+            let counts = entries.iter().map(|(_, count)| (*count).max(0));
+            let present = counts.fold(0, i64::saturating_add);
+            chunks.push(Chunk { entries, present });
+        }
+    }
+
+    /// Distinct values, also those with counts below zero.
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.entries.len()).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
@@ -160,6 +179,11 @@ mod tests {
                     let mode = most.and_then(|most| plain.iter().find(|(_, count)| **count == most));
                     assert_eq!(number(ranked.mode()), mode.map(|(value, _)| *value));
                     assert_eq!(ranked.heap_bytes() as isize, bytes);
+                    assert_eq!(ranked.len(), ranked.iter().count());
+                    if step % 5 == 0 {
+                        let entries: Vec<_> = ranked.iter().map(|(v, count)| (v.into(), count)).collect();
+                        ranked = Ranked::of_sorted(entries.into_iter());
+                    }
                 }
             }
             let rest: Vec<(u32, i64)> = plain.into_iter().collect();

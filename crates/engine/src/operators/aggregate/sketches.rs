@@ -8,12 +8,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
-use dataflow::{Result, StepContext};
+use dataflow::{Result, StateReader, StateWriter, StepContext};
 use sql::aggregates::ValueHasher;
 use sql::aggregates::sketch::{DistinctSketch, QuantileSketch};
 
 use super::accumulator::{Accumulator, CallRows, States, unsupported};
+use super::columns::{check_order, damaged, load_integers, load_sets, save_integers, save_lengths};
 use super::{AggregateCall, Fraction};
+
+/// What a register of a [`DistinctSketch`] holds at most: the place of the first set bit of 50, or one more.
+const RANK_MAX: u8 = 51;
 
 /// approx_count_distinct over rows that are never taken away.
 pub struct DistinctEstimate {
@@ -74,6 +78,36 @@ impl Accumulator for DistinctEstimate {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        for sketch in self.states.at(slots) {
+            out.bool(matches!(sketch, DistinctSketch::Registers(_)));
+            match sketch {
+                DistinctSketch::Hashes(hashes) => out.all(hashes.iter(), |out, hash| out.u64(*hash)),
+                DistinctSketch::Registers(registers) => out.bytes(registers.as_slice()),
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        for slot in slots {
+            let sketch = if saved.bool()? {
+                let registers: Box<[u8]> = saved.bytes()?.into();
+                if registers.iter().any(|rank| *rank > RANK_MAX) {
+                    return Err(damaged("a register is out of range"));
+                }
+                let registers = registers.try_into().map_err(|_| damaged("registers are missing"))?;
+                DistinctSketch::Registers(registers)
+            } else {
+                let hashes = (0..saved.count()?).map(|_| saved.u64()).collect::<Result<Vec<u64>>>()?;
+                check_order(&hashes)?;
+                DistinctSketch::Hashes(hashes)
+            };
+            self.states.0[*slot as usize] = sketch;
+        }
+        Ok(())
     }
 
     fn size_bytes(&self) -> usize {
@@ -147,6 +181,25 @@ impl Accumulator for PercentileEstimate {
 
     fn renumber(&mut self, live: &[u32]) {
         self.states.renumber(live);
+    }
+
+    fn save(&self, slots: &[u32], out: &mut StateWriter) -> Result<()> {
+        save_lengths(self.states.at(slots).map(QuantileSketch::buckets), out);
+        let numbers: Vec<i64> = self.states.at(slots).flat_map(QuantileSketch::to_numbers).collect();
+        save_integers(numbers.iter().skip(1).step_by(2).copied(), out);
+        save_integers(numbers.iter().step_by(2).copied(), out);
+        Ok(())
+    }
+
+    fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let buckets = |count, saved: &mut StateReader<'_>| {
+            let buckets = load_integers(count, saved)?;
+            let in_range = buckets.iter().all(|bucket| i32::try_from(*bucket).is_ok());
+            if in_range { Ok(buckets) } else { Err(damaged("buckets are out of range")) }
+        };
+        load_sets(slots, saved, buckets, |slot, entries| {
+            entries.for_each(|(bucket, count)| self.states.0[slot as usize].merge_numbers(&[bucket, count]));
+        })
     }
 
     fn size_bytes(&self) -> usize {

@@ -1,3 +1,5 @@
+mod saved;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -361,7 +363,9 @@ fn random_case(seed: u64) {
     let emit = if expiry.is_some() && random.one_in(2) { Emit::OnClose } else { Emit::Updating };
     let spec = AggregateSpec { append_only, expiry, emit, ..spec(&keys, random.calls()) };
     let note = format!("seed {seed:#x}, {spec:?}");
-    let mut aggregate = Aggregate::new(spec.clone()).unwrap();
+    let make = || Aggregate::new(spec.clone()).unwrap();
+    let mut aggregate = make();
+    let mut rng = fastrand::Rng::with_seed(seed);
     // Rows may go before they come when nothing is compared in between.
     let in_order = append_only || expiry.is_some() || random.one_in(2);
     let mut there: Vec<Row> = Vec::new();
@@ -413,6 +417,7 @@ fn random_case(seed: u64) {
             groups.entry(Vec::new()).or_default();
         }
         outputs.push(aggregate.step(&[zset(rows)], &mut ctx).unwrap());
+        aggregate = sometimes_reopened(aggregate, make, !keys.is_empty(), &mut rng);
         late += ctx.late_rows;
         watermark = ctx.watermark.0;
         if in_order || at == changes.len() {
@@ -430,6 +435,7 @@ fn random_case(seed: u64) {
             break;
         }
     }
+    survives_damage(&aggregate, make, &mut rng);
     if watermark == i64::MAX && expiry.is_some() && emit == Emit::OnClose {
         assert_eq!(aggregate.state_size().rows, 0, "{note}");
     }

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dataflow::{Result, StateReader, StateWriter};
+
+use super::columns::damaged;
+
 /// Slots by the time that their window ends (or by any other time).
 #[derive(Default)]
 pub struct WindowIndex {
@@ -81,6 +85,56 @@ impl WindowIndex {
                 slots[entry.position as usize] = slot as u32;
             }
         }
+    }
+
+    /// These slots with those of one window together: so they take the least when they are saved.
+    pub fn in_order(&self, slots: Vec<u32>) -> Vec<u32> {
+        if self.windows.is_empty() {
+            return slots;
+        }
+        let mut ordered: Vec<u32> = self.windows.values().flatten().copied().collect();
+        ordered.extend(slots.into_iter().filter(|slot| !self.contains(*slot)));
+        ordered
+    }
+
+    /// True when the slot is in a window.
+    pub fn contains(&self, slot: u32) -> bool {
+        self.entries.get(slot as usize).is_some_and(|entry| entry.position != NONE.position)
+    }
+
+    /// Writes the windows of these slots: a window, and how many slots in a row are in it.
+    pub fn save(&self, slots: &[u32], out: &mut StateWriter) {
+        let window = |slot: u32| self.contains(slot).then(|| self.end_of(slot));
+        let mut runs: Vec<(Option<i64>, usize)> = Vec::new();
+        for slot in slots {
+            match runs.last_mut() {
+                Some((end, length)) if *end == window(*slot) => *length += 1,
+                _ => runs.push((window(*slot), 1)),
+            }
+        }
+        out.all(runs.into_iter(), |out, (end, length)| {
+            out.option(end, StateWriter::i64);
+            out.count(length);
+        });
+    }
+
+    /// Puts these slots, which are in no window, into those that as many slots were in when they were saved.
+    ///
+    /// # Errors
+    /// When their number is another.
+    pub fn load(&mut self, slots: &[u32], saved: &mut StateReader<'_>) -> Result<()> {
+        let mut rest = slots;
+        for _ in 0..saved.count()? {
+            let end = saved.option(StateReader::i64)?;
+            let (run, others) = rest
+                .split_at_checked(saved.count()?)
+                .ok_or_else(|| damaged("windows have more groups than there are"))?;
+            if let Some(end) = end {
+                run.iter().for_each(|slot| self.insert(*slot, end));
+            }
+            rest = others;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(damaged("groups have no window")) }
     }
 
     pub fn size_bytes(&self) -> usize {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use dataflow::picture::picture;
-use dataflow::{Operator, StepContext, Watermark};
+use dataflow::{KeyPart, Operator, StateReader, StateWriter, StepContext, Watermark};
 
 use super::*;
 use crate::operators::aggregate::oracle::*;
@@ -198,6 +198,59 @@ fn contradictions_are_refused() {
     assert!(wrong(HopSpec { window_end_key: Some(7), ..hop(HopKind::Hop, 2, 4) }).contains("no place"));
 }
 
+/// Two operators that each know half of the keys are saved, and one opened that knows all.
+#[test]
+fn parts_of_several_operators_come_together() {
+    let mut differed = 0;
+    for seed in 1..200u64 {
+        let random = &mut Random(seed.wrapping_mul(0xD134_2543_DE82_EF95));
+        let kind = if random.one_in(3) { HopKind::Cumulate } else { HopKind::Hop };
+        let hop = hop(kind, 2, 2 * (1 + random.below(4) as i64));
+        let emit = if random.one_in(4) { Emit::Updating } else { Emit::OnClose };
+        let append_only = random.one_in(2);
+        let spec = AggregateSpec { append_only, ..spec(&[KEY], &hop, random.calls(), emit) };
+        let make = || HopAggregate::new(spec.clone(), hop.clone()).unwrap();
+        let (mut whole, mut halves) = (make(), [make(), make()]);
+        let mut watermark = i64::MIN;
+        for n in 0..12 {
+            if n == 6 {
+                differed += usize::from(halves[0].running.to != halves[1].running.to);
+                let mut both = make();
+                for half in &halves {
+                    let mut out = StateWriter::new();
+                    half.save(KeyPart::ALL, &mut out).unwrap();
+                    both.load(&mut StateReader::new(&out.into_bytes())).unwrap();
+                }
+                halves = [both, make()];
+            }
+            let rows: Vec<(Row, i64)> = (0..random.below(4))
+                .map(|_| {
+                    let time = Some((n * 3 + random.below(6) as i64) * SECOND);
+                    (Row { time, ..random.row(0) }, 1)
+                })
+                .collect();
+            let of_half = |rows: &[(Row, i64)], half: usize| -> Vec<(Row, i64)> {
+                let belongs = |row: &Row| usize::from(row.key.unwrap_or(0) > 0 && n < 6) == half;
+                rows.iter().filter(|(row, _)| belongs(row)).cloned().collect()
+            };
+            let before = watermark;
+            watermark = watermark.max((n * 3 + random.below(8) as i64 - 4) * SECOND);
+            let step = |operator: &mut HopAggregate, rows: &[(Row, i64)]| {
+                let mut ctx = StepContext {
+                    watermark_before: Watermark(before),
+                    watermark: Watermark(watermark),
+                    ..StepContext::default()
+                };
+                operator.step(&[zset(rows)], &mut ctx).unwrap()
+            };
+            let expected = picture(&[step(&mut whole, &rows)]);
+            let outputs = [0, 1].map(|half| step(&mut halves[half], &of_half(&rows, half)));
+            assert_eq!(picture(&outputs), expected, "step {n}, seed {seed}, {spec:?}, {hop:?}");
+        }
+    }
+    assert!(differed > 10, "running windows reached differently far in {differed} cases only");
+}
+
 /// Random windows, keys, calls, steps and watermarks: the sum of all outputs is what the oracle computes from all
 /// rows that each window took.
 #[test]
@@ -231,7 +284,9 @@ fn random_case(seed: u64) {
     let append_only = random.one_in(2);
     let spec = AggregateSpec { append_only, ..spec(&keys, &hop, random.calls(), emit) };
     let note = format!("seed {seed:#x}, {hop:?}, {spec:?}");
-    let mut operator = HopAggregate::new(spec.clone(), hop.clone()).unwrap();
+    let make = || HopAggregate::new(spec.clone(), hop.clone()).unwrap();
+    let mut operator = make();
+    let mut rng = fastrand::Rng::with_seed(seed);
     // Per end of a window and key: the key columns, and the rows the window took.
     let mut windows: BTreeMap<(i64, Vec<String>), Taken> = BTreeMap::new();
     let mut there: Vec<Row> = Vec::new();
@@ -283,6 +338,7 @@ fn random_case(seed: u64) {
             _ => Watermark(watermark.max((n as i64 * 3 + random.below(12) as i64 - 6) * SECOND)),
         };
         outputs.push(operator.step(&[zset(&rows)], &mut ctx).unwrap());
+        operator = sometimes_reopened(operator, make, !keys.is_empty(), &mut rng);
         late += ctx.late_rows;
         watermark = ctx.watermark.0;
         let shown: BTreeMap<Vec<String>, Vec<(Row, i64)>> = windows
@@ -293,6 +349,7 @@ fn random_case(seed: u64) {
         assert_eq!(picture(&outputs), picture_of(&shown, &spec.calls, false), "step {n}, {note}");
         assert_eq!(late, late_expected, "step {n}, {note}");
     }
+    survives_damage(&operator, make, &mut rng);
     if watermark == i64::MAX {
         assert_eq!(operator.state_size().rows, 0, "{note}");
     }

@@ -15,8 +15,9 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, FieldRef};
 use dataflow::keys::FixedKeyTable;
-use dataflow::{KeyTable, Result};
+use dataflow::{KeyTable, Result, StateReader, StateWriter};
 
+use crate::operators::aggregate::columns::{damaged, load_words, save_words};
 use crate::operators::aggregate::words::{array_from_words, each_equality_word, is_word};
 
 /// Where the columns stand in a packed key.
@@ -247,6 +248,76 @@ impl<const N: usize> Packed<N> {
             key
         };
         self.table = FixedKeyTable::from_keys(live.iter().map(key));
+    }
+
+    /// Writes the keys of these slots word by word. Long texts stand before them, each once, and their places among
+    /// those in the keys.
+    pub fn save(&self, slots: &[u32], out: &mut StateWriter) {
+        let mut places = vec![u32::MAX; self.text_holders.len()];
+        let mut texts = Vec::new();
+        for place in self.layout.columns.iter().filter(|place| matches!(place, Place::Text(_))) {
+            for text in slots.iter().filter_map(|slot| long_text_at(self.table.key(*slot), *place)) {
+                if places[text as usize] == u32::MAX {
+                    places[text as usize] = texts.len() as u32;
+                    texts.push(text);
+                }
+            }
+        }
+        out.all(texts.into_iter(), |out, text| out.bytes(self.texts.key(text)));
+        for word in 0..N {
+            let keys = slots.iter().map(|slot| self.table.key(*slot));
+            if self.layout.columns.iter().any(|place| matches!(place, Place::Text(at) if *at == word)) {
+                let place = Place::Text(word);
+                let written = |key| long_text_at(key, place).map(|text| u64::from(places[text as usize]));
+                save_words(keys.map(|key| written(key).unwrap_or(key[word])), out);
+            } else {
+                save_words(keys.map(|key| key[word]), out);
+            }
+        }
+    }
+
+    /// The slots of `count` keys that [`Packed::save`] wrote.
+    pub fn load(&mut self, count: usize, saved: &mut StateReader<'_>) -> Result<Vec<u32>> {
+        let (texts, holders) = (&mut self.texts, &mut self.text_holders);
+        let texts: Vec<u32> = saved.all(|saved| match saved.bytes()? {
+            text if text.len() > TEXT_BYTES_MAX => Ok(long_text(texts, holders, text)),
+            _ => Err(damaged("a text that fits the key stands apart")),
+        })?;
+        let mut keys: Vec<[u64; N]> = Vec::new();
+        for word in 0..N {
+            let words = load_words(count, saved)?;
+            keys.resize(count, [0; N]);
+            keys.iter_mut().zip(words).for_each(|(key, value)| key[word] = value);
+        }
+        for place in &self.layout.columns {
+            let Place::Text(at) = *place else { continue };
+            for key in &mut keys {
+                match key[at + 1] >> LENGTH_SHIFT & 0xff {
+                    LONG => {
+                        let text = texts.get(key[at] as usize);
+                        key[at] = u64::from(*text.ok_or_else(|| damaged("a key's text is missing"))?);
+                    }
+                    length if length as usize > TEXT_BYTES_MAX => {
+                        return Err(damaged("a key's text is too long"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.table.reserve(count);
+        let mut slots = Vec::with_capacity(count);
+        for key in &keys {
+            let (slot, new) = self.table.insert(key);
+            if !new {
+                return Err(damaged("a key is there already"));
+            }
+            hold_texts(&self.layout, &mut self.text_holders, key);
+            slots.push(slot);
+        }
+        if texts.iter().any(|text| self.text_holders[*text as usize] == 0) {
+            return Err(damaged("a text belongs to no key"));
+        }
+        Ok(slots)
     }
 
     pub fn size_bytes(&self) -> usize {
