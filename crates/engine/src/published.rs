@@ -242,6 +242,19 @@ impl Published {
         self.inner.write().relations.iter_mut().map(image).collect()
     }
 
+    /// Takes a relation's rows away: those that were saved come instead.
+    ///
+    /// # Errors
+    /// When a column can't be kept.
+    pub fn empty(&self, id: RelationId) -> dataflow::Result<()> {
+        if let Some(Relation { contents: Contents::Store(store), .. }) =
+            self.inner.write().relations.get_mut(&id)
+        {
+            *store = store.emptied()?;
+        }
+        Ok(())
+    }
+
     /// Takes in a part of a relation's rows; see [`Store::load`].
     ///
     /// # Errors

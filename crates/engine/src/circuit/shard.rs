@@ -85,9 +85,16 @@ impl Sharded {
         }
     }
 
-    /// Takes in what shards saved that were divided by the same seed. Where they were not as many, `whole` gets the keys
-    /// of all, and they are divided anew.
-    pub fn load(&mut self, saved: &[Vec<u8>], mut whole: Box<dyn Operator>) -> dataflow::Result<()> {
+    /// Begins anew with what shards saved that were divided by the same seed. Where they were not as many, one `operator`
+    /// gets the keys of all, and they are divided anew.
+    pub fn load(
+        &mut self,
+        saved: &[Vec<u8>],
+        operator: impl Fn() -> dataflow::Result<Box<dyn Operator>>,
+    ) -> dataflow::Result<()> {
+        for shard in &mut self.operators {
+            *shard = operator()?;
+        }
         if saved.len() == self.operators.len() {
             return self
                 .operators
@@ -95,6 +102,7 @@ impl Sharded {
                 .zip(saved)
                 .try_for_each(|(operator, saved)| load(operator, saved));
         }
+        let mut whole = operator()?;
         saved.iter().try_for_each(|saved| load(&mut whole, saved))?;
         for shard in 0..self.operators.len() {
             let pick = |keys: &[ArrayRef]| {

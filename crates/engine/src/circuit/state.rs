@@ -142,9 +142,13 @@ impl Node {
 
     fn load(&mut self, state: &NodeState, saved: &[Vec<u8>]) -> Result<()> {
         match &mut self.computation {
-            Computation::Single(operator) => saved.iter().try_for_each(|saved| load(operator, saved))?,
+            // Operators that ran already, for what they give without input, are of no use.
+            Computation::Single(operator) => {
+                *operator = build::operator(&self.plan, &self.input_schemas)?;
+                saved.iter().try_for_each(|saved| load(operator, saved))?;
+            }
             Computation::Sharded(sharded) => {
-                sharded.load(saved, build::operator(&self.plan, &self.input_schemas)?)?;
+                sharded.load(saved, || build::operator(&self.plan, &self.input_schemas))?;
             }
             _ => return Err(Error::State(format!("{} has no state", crate::plan::what(&self.plan)))),
         }

@@ -51,6 +51,8 @@ impl Driver {
         let mut relations: HashMap<RelationId, _> = manifest.relations.iter().map(|r| (r.id, r)).collect();
         for id in self.shared.published.relations() {
             let relation = relations.remove(&id).ok_or_else(|| missing("a relation", id))?;
+            // A global aggregate has a row without any input.
+            self.shared.published.empty(id)?;
             for blob in &relation.parts {
                 let part = self.shared.published.load(id, relation.append_only, &read(blob)?)?;
                 parts.insert(part, *blob);

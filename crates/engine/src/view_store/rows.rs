@@ -140,6 +140,17 @@ impl ViewStore {
         self.chunks.iter().enumerate().map(|(number, chunk)| ImagePart::of_chunk(number, chunk)).collect()
     }
 
+    /// A store with the same key and indexes, and no rows.
+    pub(super) fn emptied(&self) -> Result<ViewStore> {
+        let key = if self.keyed { self.layout.key.clone() } else { Vec::new() };
+        let mut new = ViewStore::new(self.schema(), key)?;
+        let again =
+            |index: &SecondaryIndex| SecondaryIndex::new(&new.layout.schema, index.columns().to_vec());
+        new.indexes =
+            self.indexes.iter().map(|index| index.as_ref().map(again).transpose()).collect::<Result<_>>()?;
+        Ok(new)
+    }
+
     /// Takes in the chunk that comes next; see [`super::Store::load`].
     pub(super) fn load(&mut self, saved: &mut StateReader<'_>) -> Result<PartId> {
         let mut chunk = Chunk::load(saved)?;

@@ -72,6 +72,17 @@ impl Store {
         }
     }
 
+    /// A store with the same columns, key and indexes, and no rows.
+    ///
+    /// # Errors
+    /// When a column can't be kept.
+    pub fn emptied(&self) -> Result<Store> {
+        Ok(match self {
+            Store::View(store) => Store::View(store.emptied()?),
+            Store::Append(store) => Store::append_only(store.schema()),
+        })
+    }
+
     /// Takes in the next part of a store with the same columns and key, in the order in which [`Image`] has them, and says
     /// which of its own parts that is. Nothing else was put into the store before.
     ///
