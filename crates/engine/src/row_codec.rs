@@ -135,6 +135,25 @@ impl RowCodec {
     }
 }
 
+/// Rows in portions that are large enough to be decoded quickly, and small enough for one batch.
+pub fn portions<T>(rows: &[T], length: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    const ROWS: usize = 65_536;
+    const BYTES: usize = 64 << 20;
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |row: &&T| {
+            bytes += length(row);
+            bytes <= BYTES
+        };
+        let count = rest.iter().take(ROWS).take_while(fits).count();
+        // A longer row is alone.
+        let (portion, others) = rest.split_at(count.max(1).min(rest.len()));
+        rest = others;
+        (!portion.is_empty()).then_some(portion)
+    })
+}
+
 /// A batch of `columns`, which may be none at all.
 pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, row_count: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(row_count));
@@ -199,6 +218,16 @@ mod tests {
         let expected =
             StringArray::from(vec![None, Some("a longer text than one block of it"), Some("b"), Some("x")]);
         assert_eq!(back[1].as_ref(), &expected as &dyn Array);
+    }
+
+    #[test]
+    fn portions_hold_all_rows_in_order() {
+        const MIB: usize = 1 << 20;
+        let lengths = [10, 70 * MIB, 5, 60 * MIB, 5 * MIB];
+        let portions: Vec<&[usize]> = portions(&lengths, |length| *length).collect();
+        assert_eq!(portions, [&[10][..], &[70 * MIB], &[5, 60 * MIB], &[5 * MIB]]);
+        let many = vec![(); 100_000];
+        assert_eq!(super::portions(&many, |()| 8).map(<[_]>::len).collect::<Vec<_>>(), [65_536, 34_464]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! over the terms only.
 //!
 //! [`Matcher`] is the one definition of what matches; batch execution and the engine's operators use it.
-//! In reading order: [`pattern`], `program`, `compiled`, `rows`, `matcher`, `attempt`, `output`, `execution`.
+//! In reading order: [`pattern`], `program`, `compiled`, `rows`, `matcher`, `attempt`, `output`, `execution`, `progress`.
 
 mod attempt;
 mod compiled;
@@ -19,6 +19,7 @@ mod matcher;
 mod output;
 pub mod pattern;
 mod program;
+mod progress;
 #[cfg(test)]
 mod reference;
 mod rows;
@@ -40,6 +41,7 @@ pub use execution::{MatchRecognizeExec, MatchRecognizePlanner, Sorted, Sorter, m
 pub use matcher::{Matcher, Partition};
 pub use output::{Evaluate, Found, Strict};
 use pattern::Pattern;
+pub use progress::Progress;
 pub use rows::RowRef;
 
 /// Variables of one pattern: their sets are bits of a word.

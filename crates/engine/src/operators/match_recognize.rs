@@ -12,6 +12,7 @@
 //! Late rows do not come here: the buffer below counts them.
 //! Cost per row: a sort, and for each attempt that it belongs to one step of the pattern's threads.
 
+mod saving;
 #[cfg(test)]
 mod tests;
 pub mod updating;
@@ -21,16 +22,24 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use dataflow::{Error, KeyTable, Operator, Result, StateSize, StepContext, Watermark, ZSet};
+use dataflow::{
+    Error, KeyPart, KeyTable, Operator, Result, StateReader, StateSize, StateWriter, StepContext, Watermark,
+    ZSet,
+};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use sql::match_recognize::{Compiled, Evaluate, Matcher, Partition, Sorter};
 
+use crate::packed_rows::PackedCodec;
 use crate::plan::evaluate_or_null;
+use crate::row_codec::RowCodec;
 
 pub struct MatchRecognize {
     matcher: Matcher,
     sorter: Sorter,
+    // Of the sorter's keys, and of whole rows where they are saved.
+    key_codec: RowCodec,
+    row_codec: PackedCodec,
     keys: KeyTable,
     // By key slot.
     partitions: Vec<Partition>,
@@ -45,7 +54,10 @@ impl MatchRecognize {
     /// If a column's type has no order.
     pub fn new(compiled: Arc<Compiled>) -> Result<MatchRecognize> {
         let sorter = Sorter::new(&compiled.pattern, &compiled.input).map_err(operator_error)?;
+        let all: Vec<usize> = (0..compiled.input.fields().len()).collect();
         Ok(MatchRecognize {
+            key_codec: RowCodec::for_columns(&compiled.input, &compiled.pattern.partition_by)?,
+            row_codec: PackedCodec::for_columns(&compiled.input, &all)?,
             remembers: compiled.pattern.remembers_partitions(),
             sorter,
             matcher: Matcher::new(compiled),
@@ -68,14 +80,19 @@ impl MatchRecognize {
         let sorted = self.sorter.sort(&rows, |row| input.weight(row)).map_err(operator_error)?;
         let mut groups = Vec::with_capacity(sorted.partitions.len());
         for (key, count) in &sorted.partitions {
-            let (slot, _) = self.keys.insert(key);
-            if self.partitions.len() <= slot as usize {
-                self.partitions.resize_with(slot as usize + 1, Partition::default);
-            }
-            groups.push((slot as usize, *count));
+            groups.push((self.partition(key).0, *count));
         }
         self.matcher.add(sorted.rows, &mut self.partitions, &groups).map_err(operator_error)?;
         Ok(groups.into_iter().map(|(slot, _)| slot).collect())
+    }
+
+    /// The number of the partition with this key, and whether it was made by this call.
+    fn partition(&mut self, key: &[u8]) -> (usize, bool) {
+        let (slot, new) = self.keys.insert(key);
+        if self.partitions.len() <= slot as usize {
+            self.partitions.resize_with(slot as usize + 1, Partition::default);
+        }
+        (slot as usize, new)
     }
 
     /// Adds the partitions whose attempt is over by now.
@@ -142,6 +159,14 @@ impl Operator for MatchRecognize {
         }
         self.matcher.compact(&mut self.partitions).map_err(operator_error)?;
         Ok(ZSet::inserts(output))
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        self.save_partitions(part, out)
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        self.load_partitions(saved)
     }
 
     fn state_size(&self) -> StateSize {

@@ -29,19 +29,19 @@ use super::{Anchor, RowsPerMatch, Skip, Term, Value, VariableSet};
 /// A partition's rows that still matter, and the attempt that is under way.
 #[derive(Debug, Default)]
 pub struct Partition {
-    rows: VecDeque<Row>,
+    pub(super) rows: VecDeque<Row>,
     /// Number of the first of `rows` in the partition, from 0.
-    base: u64,
+    pub(super) base: u64,
     /// Rows before this one have their local conditions decided.
-    tested: u64,
+    pub(super) tested: u64,
     /// Where the attempt begins, or the next one will.
-    start: u64,
+    pub(super) start: u64,
     /// Rows before this one belong to a match found.
-    covered: u64,
-    matches: i64,
+    pub(super) covered: u64,
+    pub(super) matches: i64,
     attempt: Option<Attempt>,
     /// No more rows will come.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Partition {

@@ -14,6 +14,7 @@ use sql::match_recognize::{Compiled, MatchRecognize as Node, Sorter, Strict, mat
 
 use super::MatchRecognize;
 use super::updating::UpdatingMatchRecognize;
+use crate::operators::saving::reopened;
 
 /// Key, time and value; the pattern's columns are in this order.
 type Row = (Option<i64>, i64, Option<i64>);
@@ -145,6 +146,12 @@ fn steps_do_not_show() {
                 })
                 .collect();
             rng.shuffle(&mut rows);
+            if rng.u8(..3) == 0 {
+                let make = || MatchRecognize::new(Arc::clone(&compiled)).unwrap();
+                operator = reopened(&operator, make, &mut rng);
+                let make = || UpdatingMatchRecognize::new(Arc::clone(&compiled)).unwrap();
+                updating = reopened(&updating, make, &mut rng);
+            }
             outputs.push(step(&mut operator, zset(&compiled, &rows), seconds(time)));
             changes.push(step(&mut updating, zset(&compiled, &rows), seconds(time)));
             all.extend(rows);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use dataflow::{Error, Operator, Result, StateSize, StepContext, ZSet};
+use dataflow::{Error, KeyPart, Operator, Result, StateReader, StateSize, StateWriter, StepContext, ZSet};
 use sql::match_recognize::{Compiled, Sorter, match_all};
 
 use super::{OrNull, operator_error};
@@ -26,6 +26,8 @@ pub struct UpdatingMatchRecognize {
     // Whole rows by partition.
     rows: Bag,
 }
+
+const STATE_VERSION: u8 = 1;
 
 impl UpdatingMatchRecognize {
     /// # Errors
@@ -100,6 +102,17 @@ impl Operator for UpdatingMatchRecognize {
         let change =
             ZSet::concat(&self.compiled.output, &[ZSet::inserts(before).negate(), ZSet::inserts(after)])?;
         consolidate(&change, &self.output_codec)
+    }
+
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
+        out.u8(STATE_VERSION);
+        self.rows.save(&self.rows.slots_of(&self.key_codec, part)?, out, |_, _| {});
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
+        saved.version(STATE_VERSION)?;
+        self.rows.load(saved, |_, _| Ok(())).map(drop)
     }
 
     fn state_size(&self) -> StateSize {

@@ -20,10 +20,10 @@ use super::values::{Scalar, Source, ValueKind};
 use super::{Origin, Over};
 use crate::operators::aggregate::exact_float::ExactFloatSum;
 use crate::operators::aggregate::number::WholeState;
-use crate::row_codec::batch_of;
+use crate::row_codec::{batch_of, portions};
 
 const VERSION: u8 = 1;
-/// Rows whose values are decoded together.
+/// So many rows of small partitions are decoded together.
 const DECODED_ROWS: usize = 8192;
 
 /// A row that was read, and is not kept yet.
@@ -135,7 +135,7 @@ impl Over {
 
     /// Puts the rows at the end of their partitions.
     fn keep(&mut self, rows: &mut Vec<SavedRow<'_>>) -> Result<()> {
-        for rows in rows.chunks(DECODED_ROWS) {
+        for rows in portions(rows, |row| row.bytes.len()) {
             let sources = self.sources(rows)?;
             for (number, saved) in rows.iter().enumerate() {
                 let row = self.store.insert(saved.bytes, saved.order_length, &sources, number);
