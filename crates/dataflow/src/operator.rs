@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 
-use crate::{Error, KeyPart, Result, StateReader, StateWriter, Tick, Watermark, ZSet};
+use crate::{KeyPart, Result, StateReader, StateWriter, Tick, Watermark, ZSet};
 
 /// Maps changes of its inputs to the change of its output, one step at a time.
 ///
@@ -32,19 +32,13 @@ pub trait Operator: Send {
     ///
     /// # Errors
     /// When keys can't be told apart.
-    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
-        let _ = (part, out);
-        Err(Error::State(format!("{} can't be saved", self.name())))
-    }
+    fn save(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()>;
 
     /// Takes in what operators of the same specification saved about keys that this one doesn't know yet.
     ///
     /// # Errors
     /// When it was not written by [`Operator::save`] of this version; the operator is then not to be used any more.
-    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
-        let _ = saved;
-        Err(Error::State(format!("{} can't be opened", self.name())))
-    }
+    fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()>;
 
     /// Rows and bytes kept; zero for a stateless operator.
     fn state_size(&self) -> StateSize {

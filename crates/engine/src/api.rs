@@ -34,11 +34,18 @@ pub struct Batching {
     /// What a new view takes between two ticks, in bytes of the log: some ten milliseconds. The rest is taken before,
     /// while ticks go on.
     pub at_once_bytes: u64,
+    /// Nodes whose state is saved between two steps, however fast that is.
+    pub save_nodes: usize,
 }
 
 impl Default for Batching {
     fn default() -> Batching {
-        Batching { step_rows: 256 * 1024, part_rows: 256 * 1024, at_once_bytes: 1 << 20 }
+        Batching {
+            step_rows: 256 * 1024,
+            part_rows: 256 * 1024,
+            at_once_bytes: 1 << 20,
+            save_nodes: usize::MAX,
+        }
     }
 }
 

@@ -163,7 +163,7 @@ impl Database {
             }
         };
         let (checkpoints, found) = checkpoints.map_or((None, Vec::new()), |(c, found)| (Some(c), found));
-        let Started { shared, mut driver, mut seen, restored } = start.newest(checkpoints.as_ref(), found)?;
+        let Started { shared, mut driver, seen, restored } = start.newest(checkpoints.as_ref(), found)?;
         let started_from = restored.last.as_ref().map_or(Offset(0), |(_, manifest)| manifest.start);
         let end = Tick(log.next_offset().0);
         driver.step();
@@ -197,7 +197,7 @@ impl Database {
             threads.push(spawn("checkpoint", Box::new(move || saver.run(&told, &done)))?);
         }
         driver.go_live(requests.clone());
-        let sources = Sources::new(std::mem::take(&mut seen.positions));
+        let sources = Sources::new(seen.positions.clone());
         let writer = Writer { log, seen, requests: to_writer, engine: to_driver, facts, now_us };
         threads.push(spawn("log-writer", Box::new(move || writer.run()))?);
         threads.push(spawn("engine", Box::new(move || driver.run(records)))?);

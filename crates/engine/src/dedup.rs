@@ -1,6 +1,6 @@
 //! Who was seen before: event ids within a table's dedup window, and requests within a day.
 //!
-//! Both are rebuilt from the log at start, so a retry is recognized across crashes.
+//! Both are saved with checkpoints and learn the rest from the log at start, so a retry is recognized across crashes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

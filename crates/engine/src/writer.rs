@@ -122,7 +122,7 @@ impl Default for LogFacts {
 pub struct Seen {
     pub requests: Requests,
     pub dedup: HashMap<RelationId, DedupSet>,
-    /// Where the connectors of tables are to go on, as of the log's end when it was opened.
+    /// Where the connectors of tables are to go on, behind what is durable.
     pub positions: HashMap<RelationId, String>,
 }
 
@@ -425,6 +425,9 @@ impl Writer {
                     if let Entry::Rows(entry) = &logged.entry {
                         let rows: usize = entry.parts.iter().map(|p| p.rows.num_rows()).sum();
                         self.facts.backlog_rows.fetch_add(rows as u64, Ordering::Relaxed);
+                        if let Some(position) = &entry.position {
+                            self.seen.positions.insert(entry.table, position.clone());
+                        }
                     }
                     // The engine ends only after this thread.
                     let _ = self.engine.send(Work::Record(Box::new(logged)));

@@ -166,7 +166,9 @@ impl Driver {
         }
         if checkpointing.running.is_some() || !checkpointing.asked.is_empty() {
             // Views that are being built are waited for.
-            return Some(if self.is_building() { Duration::from_millis(10) } else { Duration::ZERO });
+            let slowly = self.batching.save_nodes != usize::MAX;
+            let pause = if self.is_building() { 10 } else { u64::from(slowly) };
+            return Some(Duration::from_millis(pause));
         }
         let wanted = checkpointing.stale && !checkpointing.interval.is_zero();
         wanted.then(|| checkpointing.interval.saturating_sub(checkpointing.began.elapsed()))
@@ -264,8 +266,10 @@ impl Driver {
                 .collect(),
             _ => HashMap::new(),
         };
+        let mut saved = 0;
         while let Some(left) = running.left.front().copied() {
             if began.elapsed() > PIECE
+                || saved == self.batching.save_nodes
                 || checkpointing.waiting_bytes.load(Ordering::Relaxed) > WAITING_BYTES_MAX
             {
                 return Ok(false);
@@ -302,6 +306,7 @@ impl Driver {
                 }
             }
             running.left.pop_front();
+            saved += 1;
         }
         Ok(true)
     }

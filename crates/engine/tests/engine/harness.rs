@@ -49,7 +49,8 @@ impl Harness {
         let mut rows = || if rng.bool() { rng.usize(1..20) } else { Batching::default().step_rows };
         let (step_rows, part_rows) = (rows(), rows());
         let at_once_bytes = if rng.bool() { 0 } else { Batching::default().at_once_bytes };
-        self.batching = Batching { step_rows, part_rows, at_once_bytes };
+        let save_nodes = if rng.bool() { 1 } else { usize::MAX };
+        self.batching = Batching { step_rows, part_rows, at_once_bytes, save_nodes };
         self.restart();
     }
 

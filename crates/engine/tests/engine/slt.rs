@@ -47,14 +47,11 @@ impl sqllogictest::DB for Db {
                 true
             }
             Restarts::FromCheckpoints => {
-                self.harness.run("CHECKPOINT");
                 let records = self.harness.database().status().log_records;
+                self.harness.run("CHECKPOINT");
                 self.harness.restart();
-                assert_eq!(
-                    self.harness.database().started_from().0,
-                    records,
-                    "records that are not replayed"
-                );
+                // Sources go on meanwhile.
+                assert!(self.harness.database().started_from().0 >= records, "{records} are not read again");
                 true
             }
             Restarts::Random(rng) => {
@@ -84,7 +81,7 @@ fn attach(harness: &Harness) {
 fn run(workers: usize, restarts: impl Fn() -> Restarts) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
-    files.sort(); files.retain(|f| !f.to_str().unwrap().contains("match_rec"));
+    files.sort();
     assert!(files.len() >= 5, "the .slt files are found");
     for file in files {
         let mut runner = Runner::new(|| async {
