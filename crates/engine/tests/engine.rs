@@ -3,7 +3,9 @@
 mod engine {
     mod alter;
     mod building;
+    mod checkpoints;
     mod clock;
+    mod crashes;
     mod described;
     mod docs;
     mod generate;

@@ -12,6 +12,7 @@ use engine::{Batching, Database, IngestMeta, Notice, Options, Outcome, Receipt, 
 use fastrand::Rng;
 use futures::StreamExt;
 use sql::{ParsedStatement, SqlError};
+use storage::disk::FaultyDisk;
 
 pub struct Harness {
     pub directory: tempfile::TempDir,
@@ -19,6 +20,7 @@ pub struct Harness {
     pub batching: Batching,
     /// Zero: only when asked.
     pub checkpoint_interval: Duration,
+    disk: Option<FaultyDisk>,
     database: Option<Arc<Database>>,
     runtime: tokio::runtime::Runtime,
 }
@@ -31,6 +33,7 @@ impl Harness {
             workers,
             batching: Batching::default(),
             checkpoint_interval: Duration::ZERO,
+            disk: None,
             database: None,
             runtime,
         };
@@ -38,9 +41,25 @@ impl Harness {
         harness
     }
 
+    /// On a disk that fails when it is told to.
+    pub fn on(disk: &FaultyDisk) -> Harness {
+        let mut harness = Harness::new(1);
+        harness.disk = Some(disk.clone());
+        harness.restart();
+        harness
+    }
+
+    /// Cuts the power. What was not synced may be lost, wholly or in part.
+    pub fn crash(&mut self) {
+        if let Some(disk) = &self.disk {
+            disk.crash();
+        }
+        self.database = None;
+    }
+
     /// Restarts with other numbers of workers and rows at once, from a checkpoint or not.
     pub fn restart_at_random(&mut self, rng: &mut Rng) {
-        if rng.u8(..3) == 0 {
+        if rng.u8(..3) == 0 && self.database.is_some() {
             self.run("CHECKPOINT");
         }
         // All the time, or when asked.
@@ -67,7 +86,10 @@ impl Harness {
             checkpoint_interval: self.checkpoint_interval,
             ..Options::new(self.directory.path())
         };
-        self.database = Some(Database::open(options).unwrap());
+        self.database = Some(match &self.disk {
+            Some(disk) => Database::open_on(Arc::new(disk.clone()), options, None).unwrap(),
+            None => Database::open(options).unwrap(),
+        });
     }
 
     /// Rows of the last statement, one text per row, sorted; command tags for statements without rows.
