@@ -143,6 +143,20 @@ pub struct Change {
     pub change: ZSet,
 }
 
+/// How much of the log a start would read, and what that costs.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointStatus {
+    /// The record from which on it would be read; 0 without a checkpoint.
+    pub from: u64,
+    /// Since this start.
+    pub written: u64,
+    pub failed: u64,
+    /// Bytes of all states that the last one refers to.
+    pub bytes: u64,
+    /// From the first state that was saved to the last byte on stable storage.
+    pub last_duration: Duration,
+}
+
 /// Everything `/metrics` and the live page show of the engine.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -162,6 +176,7 @@ pub struct Status {
     pub rejected_rows: u64,
     pub late_rows: u64,
     pub fsyncs: u64,
+    pub checkpoints: CheckpointStatus,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -164,7 +164,7 @@ impl Database {
         };
         let (checkpoints, found) = checkpoints.map_or((None, Vec::new()), |(c, found)| (Some(c), found));
         let Started { shared, mut driver, seen, restored } = start.newest(checkpoints.as_ref(), found)?;
-        let started_from = restored.last.as_ref().map_or(Offset(0), |(_, manifest)| manifest.start);
+        let started_from = Offset(restored.start());
         let end = Tick(log.next_offset().0);
         driver.step();
         driver.publish(end, std::time::Instant::now());
@@ -690,6 +690,7 @@ impl Database {
             rejected_rows: rejected,
             late_rows: statistics.late_rows,
             fsyncs: facts.fsyncs.load(Ordering::Relaxed),
+            checkpoints: statistics.checkpoints,
         }
     }
 

@@ -19,7 +19,7 @@ use sql::statement::ObjectKind;
 use sql::{Catalog, IndexDef, RelationId, SqlError, TableDef, ViewDef};
 use storage::log::{Location, LogReader, Offset};
 
-use crate::api::{Batching, TableStatus, ViewStatus};
+use crate::api::{Batching, CheckpointStatus, TableStatus, ViewStatus};
 use crate::circuit::{LateRows, NodeId, StepErrors, StepResult};
 use crate::definition::{Install, Redefinition, ViewProperties};
 use crate::plan::{Measured, PlanKind, PlanNode, StreamPlan};
@@ -56,6 +56,7 @@ pub struct Statistics {
     pub views: HashMap<RelationId, ViewStatus>,
     pub late_rows: u64,
     pub last_tick: Duration,
+    pub checkpoints: CheckpointStatus,
 }
 
 pub struct Driver {

@@ -113,6 +113,8 @@ pub struct ServeFlags {
     #[arg(long)]
     pub workers: Option<String>,
     #[arg(long)]
+    pub checkpoint_interval: Option<String>,
+    #[arg(long)]
     pub auth_token_file: Option<String>,
 }
 
@@ -342,6 +344,7 @@ impl ServeFlags {
             ("pack", self.pack.clone()),
             ("memory", self.memory.clone()),
             ("workers", self.workers.clone()),
+            ("checkpoint-interval", self.checkpoint_interval.clone()),
             ("auth-token-file", self.auth_token_file.clone()),
         ]
     }

@@ -81,6 +81,15 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Number of shards of keyed state; 0 means one per core. Results do not depend on it.",
     },
     Setting {
+        name: "checkpoint-interval",
+        value: "DURATION",
+        default: "10s",
+        commands: "serve, demo",
+        doc: "How often the state of tables and views is saved while rows come, as 500ms, 10s or 5m; 0 means only at \
+              `CHECKPOINT`. A start opens what was saved last and reads the log from there. Shorter makes it faster \
+              and writes more.",
+    },
+    Setting {
         name: "auth-token-file",
         value: "FILE",
         default: "",
@@ -291,6 +300,8 @@ pub struct ServerSettings {
     pub pack: Option<PathBuf>,
     pub memory_bytes: usize,
     pub workers: usize,
+    /// Zero: only when asked.
+    pub checkpoint_interval: Duration,
     /// Empty: no authentication.
     pub tokens: Vec<String>,
 }
@@ -308,6 +319,7 @@ impl ServerSettings {
             workers: config.required("workers", |text| {
                 text.parse::<usize>().ok().filter(|n| *n <= 1024).ok_or("expected a number up to 1024".into())
             })?,
+            checkpoint_interval: config.required("checkpoint-interval", parse_duration)?,
             tokens: tokens(config)?,
         };
         for (name, address) in [("http", settings.http), ("pg", settings.pg)] {

@@ -37,7 +37,7 @@ pub fn run(flags: &DemoFlags, config: &Config) -> Result {
     for name in ["http", "pg"] {
         server.arg(format!("--{name}")).arg(free_address(config.get(name).unwrap_or_default()));
     }
-    for name in ["memory", "workers", "auth-token-file", "log-format"] {
+    for name in ["memory", "workers", "checkpoint-interval", "auth-token-file", "log-format"] {
         if let Some(value) = config.get(name) {
             server.arg(format!("--{name}")).arg(value);
         }

@@ -18,6 +18,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::pack::{self, Pack};
 use crate::stop;
 
+/// The last checkpoint gets this long after a signal; without it the next start reads more.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
 /// Requests get this long to end after a signal; what is acknowledged is on disk anyway.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -32,6 +34,16 @@ pub fn run(config: &Config) -> Result {
         .build()
         .map_err(|error| Failure::io("start", "the server's threads", &error))?;
     let result = runtime.block_on(serve(&db, pack, &settings));
+    if !settings.checkpoint_interval.is_zero() {
+        // The next start has nothing to read then.
+        match runtime.block_on(async { tokio::time::timeout(LAST_CHECKPOINT, db.checkpoint()).await }) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint could not be written"),
+            Err(_) => {
+                tracing::warn!("the last checkpoint took too long; the next start reads more of the log")
+            }
+        }
+    }
     // Queries that do not end by themselves are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     db.shutdown();
@@ -42,6 +54,7 @@ fn open(settings: &ServerSettings) -> Result<Arc<Database>> {
     let options = engine::Options {
         workers: settings.workers,
         memory_bytes: settings.memory_bytes,
+        checkpoint_interval: settings.checkpoint_interval,
         ..engine::Options::new(&settings.data_dir)
     };
     Database::open(options).map_err(|error| {

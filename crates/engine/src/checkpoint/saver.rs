@@ -63,6 +63,13 @@ pub struct Restored {
     pub parts: HashMap<PartId, Blob>,
 }
 
+impl Restored {
+    /// The record from which on the log was read.
+    pub fn start(&self) -> u64 {
+        self.last.as_ref().map_or(0, |(_, manifest)| manifest.start.0)
+    }
+}
+
 pub struct Saver {
     checkpoints: Checkpoints,
     blobs: BlobReader,

@@ -73,15 +73,15 @@ impl Sharded {
 
     /// What each shard remembers.
     pub fn save(&mut self, parallel: bool) -> dataflow::Result<Vec<Vec<u8>>> {
-        let save = |operator: &Box<dyn Operator>| {
+        let save = |operator: &mut Box<dyn Operator>| {
             let mut out = StateWriter::new();
             operator.save(KeyPart::ALL, &mut out)?;
             Ok(out.into_bytes())
         };
         if parallel {
-            self.operators.par_iter_mut().map(|operator| save(operator)).collect()
+            self.operators.par_iter_mut().map(save).collect()
         } else {
-            self.operators.iter().map(save).collect()
+            self.operators.iter_mut().map(save).collect()
         }
     }
 

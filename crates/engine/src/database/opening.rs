@@ -52,14 +52,22 @@ impl Start<'_> {
                 }
                 continue;
             };
-            match self.from_checkpoint(checkpoints, checkpoint) {
-                Ok(started) => return Ok(started),
+            match self.open_checkpoint(checkpoints, checkpoint) {
+                Ok(started) => {
+                    let records = self.reader.next_offset().0 - started.restored.start();
+                    tracing::info!(
+                        checkpoint = checkpoint.number,
+                        records,
+                        "opened a checkpoint and read the log from there"
+                    );
+                    return Ok(started);
+                }
                 Err(error) => {
                     tracing::warn!(%error, number = checkpoint.number, "a checkpoint can't be used; the one before is tried");
                 }
             }
         }
-        self.from_log()
+        self.read_log()
     }
 
     fn empty(&self, seed: u64) -> Result<(Arc<Shared>, Driver), SqlError> {
@@ -77,7 +85,7 @@ impl Start<'_> {
         Ok((shared, driver))
     }
 
-    fn from_checkpoint(
+    fn open_checkpoint(
         &self,
         checkpoints: &Checkpoints,
         checkpoint: &Checkpoint,
@@ -153,7 +161,7 @@ impl Start<'_> {
     }
 
     /// First all definitions that still hold, then all rows.
-    fn from_log(&self) -> Result<Started, SqlError> {
+    fn read_log(&self) -> Result<Started, SqlError> {
         let seed = dataflow::random_state().hash_one("shards");
         let (shared, mut driver) = self.empty(seed)?;
         let mut seen = Seen::default();

@@ -12,6 +12,7 @@ use storage::checkpoints::Blob;
 use tokio::sync::oneshot;
 
 use super::Driver;
+use crate::api::CheckpointStatus;
 use crate::checkpoint::{Draft, Manifest, Save, Where, probe};
 use crate::circuit::NodeId;
 use crate::writer::Request;
@@ -39,6 +40,7 @@ pub struct Checkpointing {
     rebuilt: bool,
     /// Records came since the last checkpoint began.
     stale: bool,
+    status: CheckpointStatus,
     number: u64,
     began: Instant,
     running: Option<Running>,
@@ -79,9 +81,13 @@ impl Checkpointing {
             done,
             requests,
             waiting_bytes,
-            last,
             rebuilt: false,
             stale: true,
+            status: CheckpointStatus {
+                from: last.as_ref().map_or(0, |last| last.start.0),
+                ..Default::default()
+            },
+            last,
             number: 0,
             began: Instant::now(),
             running: None,
@@ -126,6 +132,7 @@ impl Checkpointing {
 
 impl Driver {
     pub fn checkpoint_with(&mut self, checkpointing: Checkpointing) {
+        self.statistics.checkpoints = checkpointing.status.clone();
         self.checkpointing = Some(checkpointing);
     }
 
@@ -177,7 +184,10 @@ impl Driver {
     /// Goes on with the checkpoint that is under way, or begins one. Nothing that was fed waits for its step.
     pub(super) fn go_on_with_checkpoint(&mut self) {
         let Some(mut checkpointing) = self.checkpointing.take() else { return };
-        checkpointing.take_done();
+        if checkpointing.take_done() {
+            self.statistics.checkpoints = checkpointing.status.clone();
+            self.shared.statistics.write().checkpoints = checkpointing.status.clone();
+        }
         let rests = !self.stepper.has_pending() && self.changes.is_empty();
         if !checkpointing.is_running() && checkpointing.is_due() && rests && !self.is_building() {
             self.begin_checkpoint(&mut checkpointing);
@@ -337,7 +347,9 @@ impl Checkpointing {
         Where::Told(*count - 1)
     }
 
-    fn take_done(&mut self) {
+    /// True when one was finished, or failed.
+    fn take_done(&mut self) -> bool {
+        let before = (self.status.written, self.status.failed);
         while let Ok((number, outcome)) = self.done.try_recv() {
             if number != self.number {
                 continue;
@@ -345,16 +357,25 @@ impl Checkpointing {
             self.told = false;
             match outcome {
                 Ok(manifest) => {
+                    self.status = CheckpointStatus {
+                        from: manifest.start.0,
+                        written: self.status.written + 1,
+                        failed: self.status.failed,
+                        bytes: manifest.blobs().map(|blob| blob.length).sum(),
+                        last_duration: self.began.elapsed(),
+                    };
                     self.last = Some(manifest);
                     self.answer(Ok(()));
                 }
                 Err(error) => self.fail(&error),
             }
         }
+        (self.status.written, self.status.failed) != before
     }
 
     fn fail(&mut self, error: &str) {
         tracing::warn!(error, "a checkpoint could not be written; a start would read more of the log");
+        self.status.failed += 1;
         self.running = None;
         self.stale = true;
         // What it saved may be gone.

@@ -104,6 +104,37 @@ impl Metrics {
             "Times the log was made durable.",
             status.fsyncs,
         );
+        let checkpoints = &status.checkpoints;
+        page.single(
+            "shopstream_checkpoint_records",
+            "gauge",
+            "Records of the log that a start need not read.",
+            checkpoints.from,
+        );
+        page.single(
+            "shopstream_checkpoint_bytes",
+            "gauge",
+            "Bytes of the states that the last checkpoint refers to.",
+            checkpoints.bytes,
+        );
+        page.single(
+            "shopstream_checkpoint_duration_seconds",
+            "gauge",
+            "How long the last checkpoint took, beside everything else.",
+            checkpoints.last_duration.as_secs_f64(),
+        );
+        page.single(
+            "shopstream_checkpoints_total",
+            "counter",
+            "Checkpoints written since the start.",
+            checkpoints.written,
+        );
+        page.single(
+            "shopstream_checkpoints_failed_total",
+            "counter",
+            "Checkpoints that could not be written since the start.",
+            checkpoints.failed,
+        );
         page.single(
             "shopstream_backlog_records",
             "gauge",

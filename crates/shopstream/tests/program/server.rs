@@ -30,9 +30,12 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts and waits until it says that it is ready.
-    pub fn start(data_dir: &Path) -> Server {
-        Server::start_at(data_dir, Ports::free())
+    /// Starts with further arguments and waits until it says that it is ready.
+    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Server {
+        let ports = Ports::free();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shopstream"));
+        command.args(serve_arguments(data_dir, ports)).args(arguments);
+        Server::spawn(command, ports).expect("the server ended before it was ready")
     }
 
     pub fn start_at(data_dir: &Path, ports: Ports) -> Server {

@@ -69,10 +69,11 @@ pub fn load_words(count: usize, saved: &mut StateReader<'_>) -> Result<Vec<u64>>
 #[inline(always)]
 fn load_block(length: usize, saved: &mut StateReader<'_>, mut f: impl FnMut(u64)) -> Result<()> {
     let least = saved.u64()?;
+    let mut take = |distance: u64| f(least.wrapping_add(distance));
     match saved.u8()? {
-        1 => (0..length).try_for_each(|_| Ok(f(least.wrapping_add(saved.u8()?.into())))),
-        4 => (0..length).try_for_each(|_| Ok(f(least.wrapping_add(saved.u32()?.into())))),
-        8 => (0..length).try_for_each(|_| Ok(f(least.wrapping_add(saved.u64()?)))),
+        1 => (0..length).try_for_each(|_| saved.u8().map(|byte| take(byte.into()))),
+        4 => (0..length).try_for_each(|_| saved.u32().map(|word| take(word.into()))),
+        8 => (0..length).try_for_each(|_| saved.u64().map(&mut take)),
         other => Err(Error::State(format!("numbers are not {other} bytes wide"))),
     }
 }

@@ -157,11 +157,9 @@ impl Codes {
         codes.for_each(|code| used[code as usize] = true);
         out.count(used.iter().filter(|used| **used).count());
         let mut places = vec![0; used.len()];
-        let mut next = 0;
-        for number in (0..used.len()).filter(|number| used[*number]) {
+        for (place, number) in (0..).zip((0..used.len()).filter(|number| used[*number])) {
             out.bytes(numbers.values.key(number as u32));
-            places[number] = next;
-            next += 1;
+            places[number] = place;
         }
         Some(places)
     }
