@@ -193,7 +193,7 @@ impl Database {
                 Arc::clone(&waiting),
                 last,
             ));
-            let saver = Saver::new(checkpoints, restored, waiting);
+            let saver = Saver::new(checkpoints, reader.clone(), restored, waiting);
             threads.push(spawn("checkpoint", Box::new(move || saver.run(&told, &done)))?);
         }
         driver.go_live(requests.clone());

@@ -208,6 +208,7 @@ impl Driver {
             self.step();
             self.publish(tick_after(last), started);
             self.shared.facts.backlog_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+            self.worked(started.elapsed());
         }
         for reply in measure {
             // Nobody may be waiting any more.

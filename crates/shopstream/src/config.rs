@@ -86,8 +86,8 @@ pub const SETTINGS: &[Setting] = &[
         default: "10s",
         commands: "serve, demo",
         doc: "How often the state of tables and views is saved while rows come, as 500ms, 10s or 5m; 0 means only at \
-              `CHECKPOINT`. A start opens what was saved last and reads the log from there. Shorter makes it faster \
-              and writes more.",
+              `CHECKPOINT`. A start opens what was saved last and reads the log from there. Under load it is saved \
+              sooner, as soon as a second's work would have to be done again.",
     },
     Setting {
         name: "auth-token-file",

@@ -131,6 +131,16 @@ impl Checkpoints {
         BlobReader { disk: Arc::clone(&self.disk), dir: self.dir.clone(), files: BTreeMap::new() }
     }
 
+    /// Removes what a checkpoint that failed left behind, so that the log has the space.
+    pub fn discard(&self, number: u64) {
+        let path = self.dir.join(format!("{CHECKPOINT}{number:016}"));
+        for path in [path.with_extension(UNFINISHED), path, self.blobs_path(number)] {
+            // What can't be removed now is removed with the next checkpoint.
+            let _ = self.disk.remove(&path);
+        }
+        let _ = self.disk.sync_dir(&self.dir);
+    }
+
     /// Length of a file of states; `None` when it can't be read.
     pub fn file_bytes(&self, number: u64) -> Option<u64> {
         self.disk.open(&self.blobs_path(number)).and_then(|file| file.len()).ok()

@@ -41,6 +41,8 @@ pub struct Manifest {
     /// As of when the relations are.
     pub published: Tick,
     pub relations: Vec<RelationEntry>,
+    /// Of the log's record before `published`: a log that was put back from a copy may go on otherwise.
+    pub mark: u32,
     /// The record from which on dedup sets and requests are to be told.
     pub seen_from: Offset,
     pub seen: Blob,
@@ -114,6 +116,7 @@ impl Manifest {
             out.u64(relation.log_rows);
             out.all(relation.parts.iter(), save_blob);
         });
+        out.u32(self.mark);
         out.u64(self.seen_from.0);
         save_blob(&mut out, &self.seen);
         out.into_bytes()
@@ -166,6 +169,7 @@ impl Manifest {
                     parts: saved.all(load_blob)?,
                 })
             })?,
+            mark: saved.u32()?,
             seen_from: Offset(saved.u64()?),
             seen: load_blob(&mut saved)?,
         };

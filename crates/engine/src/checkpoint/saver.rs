@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use dataflow::{Error, Result, StateWriter, Tick};
 use sql::RelationId;
 use storage::checkpoints::{Blob, BlobReader, CheckpointError, CheckpointWriter, Checkpoints};
-use storage::log::Offset;
+use storage::log::{LogReader, Offset};
 
 use super::{Manifest, NodeEntry, RelationEntry, TableEntry};
 use crate::circuit::NodeState;
@@ -73,6 +73,7 @@ impl Restored {
 pub struct Saver {
     checkpoints: Checkpoints,
     blobs: BlobReader,
+    reader: LogReader,
     last: Option<(u64, Arc<Manifest>)>,
     parts: HashMap<PartId, Blob>,
     /// Bytes of states that were told and are not written yet.
@@ -82,6 +83,8 @@ pub struct Saver {
 
 struct Running {
     of: u64,
+    /// Of its files; `None` when they could not be created.
+    number: Option<u64>,
     /// What went wrong first.
     writer: std::result::Result<CheckpointWriter, CheckpointError>,
     told: Vec<Blob>,
@@ -90,10 +93,16 @@ struct Running {
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, restored: Restored, waiting: Arc<AtomicUsize>) -> Saver {
+    pub fn new(
+        checkpoints: Checkpoints,
+        reader: LogReader,
+        restored: Restored,
+        waiting: Arc<AtomicUsize>,
+    ) -> Saver {
         Saver {
             blobs: checkpoints.reader(),
             checkpoints,
+            reader,
             last: restored.last,
             parts: restored.parts,
             waiting,
@@ -118,9 +127,13 @@ impl Saver {
     fn take(&mut self, save: Save) -> Option<(u64, Result<Arc<Manifest>>)> {
         match save {
             Save::Begin(of) => {
+                // The engine began anew.
+                self.discard_running();
+                let writer = self.checkpoints.begin();
                 self.running = Some(Running {
                     of,
-                    writer: self.checkpoints.begin(),
+                    number: writer.as_ref().ok().map(CheckpointWriter::number),
+                    writer,
                     told: Vec::new(),
                     seen: None,
                     draft: None,
@@ -146,7 +159,17 @@ impl Saver {
         let ready = |running: &Running| running.draft.is_some() && running.seen.is_some();
         let running = self.running.take_if(|running| ready(running))?;
         let of = running.of;
-        Some((of, self.finish(running)))
+        let number = running.number();
+        let outcome = self.finish(running);
+        if outcome.is_err() {
+            number.inspect(|number| self.checkpoints.discard(*number));
+        }
+        Some((of, outcome))
+    }
+
+    fn discard_running(&mut self) {
+        let number = self.running.take().and_then(|running| running.number());
+        number.inspect(|number| self.checkpoints.discard(*number));
     }
 
     fn finish(&mut self, running: Running) -> Result<Arc<Manifest>> {
@@ -198,6 +221,7 @@ impl Saver {
                 parts: blobs,
             });
         }
+        manifest.mark = mark_of(&self.reader, manifest.published)?;
         manifest.seen_from = seen_from;
         manifest.seen = writer.put(&seen).map_err(unwritten)?;
         let number = writer.number();
@@ -243,12 +267,29 @@ impl Saver {
 }
 
 impl Running {
+    fn number(&self) -> Option<u64> {
+        self.number
+    }
+
     fn told(&mut self, state: &[u8]) {
         let Ok(writer) = &mut self.writer else { return };
         match writer.put(state) {
             Ok(blob) => self.told.push(blob),
             Err(error) => self.writer = Err(error),
         }
+    }
+}
+
+/// What tells the log's last record before a tick from another one at its place; 0 before the first.
+///
+/// # Errors
+/// When it can't be read, or is not there.
+pub fn mark_of(reader: &LogReader, tick: Tick) -> Result<u32> {
+    let Some(offset) = tick.0.checked_sub(1) else { return Ok(0) };
+    match reader.records(Offset(offset)).next() {
+        Some(Ok(record)) => Ok(crc32fast::hash(&record.payload)),
+        Some(Err(error)) => Err(Error::State(error.to_string())),
+        None => Err(Error::State("the log ends before it".into())),
     }
 }
 

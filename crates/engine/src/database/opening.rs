@@ -11,7 +11,7 @@ use storage::log::{LogReader, LogRecord, Offset};
 
 use super::log_error;
 use crate::api::Batching;
-use crate::checkpoint::{Manifest, Restored};
+use crate::checkpoint::{Manifest, Restored, mark_of};
 use crate::definition::{DefinitionPlanner, Install};
 use crate::driver::{Driver, Jobs, Shared, Statistics};
 use crate::published::Published;
@@ -95,6 +95,9 @@ impl Start<'_> {
         let end = self.reader.next_offset();
         if manifest.moments().last().is_some_and(|tick| *tick > Tick(end.0)) || manifest.seen_from > end {
             return Err(unusable(Error::State("the log ends before it".into())));
+        }
+        if mark_of(self.reader, manifest.published).map_err(unusable)? != manifest.mark {
+            return Err(unusable(Error::State("it is of another log".into())));
         }
         let (shared, mut driver) = self.empty(manifest.seed)?;
         let mut unbuilt = Vec::new();

@@ -21,10 +21,16 @@ use crate::writer::Request;
 const PIECE: Duration = Duration::from_millis(5);
 /// Saved states that may wait for the disk, in bytes; the engine saves no more beyond.
 const WAITING_BYTES_MAX: usize = 256 << 20;
+/// Work that a start may have to do again: a checkpoint is begun before its time when the engine has worked so long ...
+const BUSY_MAX: Duration = Duration::from_secs(1);
+/// ... and so many times as long has passed as the last one took.
+const DURATIONS_BETWEEN: u32 = 4;
 /// Pieces of the list of records; more are joined.
 const HISTORY_PIECES_MAX: usize = 32;
-/// A checkpoint that failed is tried again after so long, or the usual time if that is longer.
+/// A checkpoint that failed is tried again after so long, then after twice as long, and so on: on a full disk each takes
+/// space that the log may need.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(300);
 
 /// The engine's end of checkpoints.
 pub struct Checkpointing {
@@ -42,7 +48,11 @@ pub struct Checkpointing {
     stale: bool,
     status: CheckpointStatus,
     number: u64,
+    /// In a row.
+    failures: u32,
     began: Instant,
+    /// How long the engine worked since.
+    busy: Duration,
     running: Option<Running>,
     /// The saver has all of it.
     told: bool,
@@ -89,7 +99,9 @@ impl Checkpointing {
             },
             last,
             number: 0,
+            failures: 0,
             began: Instant::now(),
+            busy: Duration::ZERO,
             running: None,
             told: false,
             asked: Vec::new(),
@@ -102,8 +114,15 @@ impl Checkpointing {
     }
 
     fn is_due(&self) -> bool {
-        !self.asked.is_empty()
-            || (self.stale && !self.interval.is_zero() && self.began.elapsed() >= self.interval)
+        if !self.asked.is_empty() {
+            return true;
+        }
+        let passed = self.began.elapsed();
+        // The next start would do again what the engine did since.
+        let much = self.busy >= BUSY_MAX
+            && passed >= self.status.last_duration * DURATIONS_BETWEEN
+            && self.failures == 0;
+        self.stale && !self.interval.is_zero() && (passed >= self.interval || much)
     }
 
     fn answer(&mut self, outcome: Result<(), &str>) {
@@ -152,6 +171,13 @@ impl Driver {
     pub(super) fn outdate_checkpoint(&mut self) {
         if let Some(checkpointing) = &mut self.checkpointing {
             checkpointing.stale = true;
+        }
+    }
+
+    /// The engine worked on records.
+    pub(super) fn worked(&mut self, duration: Duration) {
+        if let Some(checkpointing) = &mut self.checkpointing {
+            checkpointing.busy += duration;
         }
     }
 
@@ -205,6 +231,7 @@ impl Driver {
     fn begin_checkpoint(&mut self, checkpointing: &mut Checkpointing) {
         checkpointing.number += 1;
         checkpointing.began = Instant::now();
+        checkpointing.busy = Duration::ZERO;
         checkpointing.stale = false;
         let number = checkpointing.number;
         checkpointing.tell(Save::Begin(number));
@@ -231,6 +258,7 @@ impl Driver {
             nodes: Vec::new(),
             published: Tick(0),
             relations: Vec::new(),
+            mark: 0,
             seen_from: self.next,
             seen: Blob::default(),
         };
@@ -364,6 +392,7 @@ impl Checkpointing {
                         bytes: manifest.blobs().map(|blob| blob.length).sum(),
                         last_duration: self.began.elapsed(),
                     };
+                    self.failures = 0;
                     self.last = Some(manifest);
                     self.answer(Ok(()));
                 }
@@ -380,8 +409,9 @@ impl Checkpointing {
         self.stale = true;
         // What it saved may be gone.
         self.rebuilt = true;
-        let wait = RETRY_INTERVAL.saturating_sub(self.interval);
-        self.began = Instant::now() + wait;
+        self.failures += 1;
+        let wait = RETRY_INTERVAL * 2u32.saturating_pow(self.failures - 1).min(1000);
+        self.began = Instant::now() + wait.min(RETRY_INTERVAL_MAX).saturating_sub(self.interval);
         self.answer(Err(error));
     }
 }

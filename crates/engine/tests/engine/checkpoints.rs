@@ -124,6 +124,15 @@ fn a_checkpoint_that_is_ahead_of_the_log_is_passed_over() {
     assert_eq!(db.database().started_from().0, 0);
     assert_eq!(db.run("SELECT count(*) FROM t"), ["300"]);
     check(&db);
+    // It goes on otherwise, beyond where the checkpoint was.
+    for id in 1000..1010 {
+        db.run(&format!("INSERT INTO t VALUES ({id}, 1, 1)"));
+    }
+    db.crash();
+    db.restart();
+    assert_eq!(db.database().started_from().0, 0);
+    assert_eq!(db.run("SELECT count(*) FROM t"), ["310"]);
+    check(&db);
 }
 
 #[test]

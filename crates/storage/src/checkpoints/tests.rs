@@ -167,6 +167,8 @@ fn a_full_disk_leaves_the_last_checkpoint_and_the_next_one_succeeds() {
     let first = write(&mut checkpoints, None).unwrap();
     disk.set_space_left(Some(100));
     write(&mut checkpoints, Some(&first)).unwrap_err();
+    checkpoints.discard(2);
+    assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 2);
     check(&checkpoints, &first).unwrap();
     disk.set_space_left(None);
     let second = write(&mut checkpoints, Some(&first)).unwrap();
