@@ -18,8 +18,8 @@
 mod manifest;
 mod saver;
 
-pub use manifest::{Manifest, NodeEntry, RelationEntry, TableEntry};
-pub use saver::{Draft, Restored, Save, Saver, Where, mark_of};
+pub use manifest::{HistoryEntry, Manifest, NodeEntry, RelationEntry, SeenEntry, TableEntry};
+pub use saver::{Draft, Restored, Save, Saver, Where, mark_of, pieces_of};
 
 /// A hash of known columns by this seed: where it is another, keys are divided into other shards.
 pub fn probe(seed: u64) -> u64 {

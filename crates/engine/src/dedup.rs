@@ -28,9 +28,18 @@ pub struct DedupSet {
     young: HashSet<u128, RandomState>,
     old: HashSet<u128, RandomState>,
     young_since_us: i64,
+    /// Number of the younger generation.
+    generation: u64,
+    /// Ids that were not saved yet, of the younger and the older generation.
+    fresh: [Vec<u128>; 2],
+    /// There were too many of them to be kept twice: all ids are to be saved.
+    overflown: bool,
 }
 
 impl DedupSet {
+    /// Ids that are kept a second time until they are saved.
+    const FRESH_MAX: usize = 4_000_000;
+
     /// `None` when the table has no dedup key.
     pub fn new(table: &TableDef) -> Option<DedupSet> {
         let column = table.options.dedup_key?;
@@ -45,6 +54,9 @@ impl DedupSet {
             young: HashSet::default(),
             old: HashSet::default(),
             young_since_us: i64::MIN,
+            generation: 0,
+            fresh: Default::default(),
+            overflown: false,
         })
     }
 
@@ -55,6 +67,8 @@ impl DedupSet {
             self.young_since_us = arrival_us;
         } else if arrival_us.saturating_sub(self.young_since_us) >= self.window_us {
             self.old = std::mem::take(&mut self.young);
+            self.fresh[1] = std::mem::take(&mut self.fresh[0]);
+            self.generation += 1;
             self.young_since_us = arrival_us;
         }
         let ids = rows.column(self.column);
@@ -69,7 +83,12 @@ impl DedupSet {
             if self.old.contains(&hash) || !self.young.insert(hash) {
                 fresh[row] = false;
                 all_fresh = false;
+            } else if !self.overflown {
+                self.fresh[0].push(hash);
             }
+        }
+        if self.fresh[0].len() > Self::FRESH_MAX {
+            self.overflow();
         }
         Ok((!all_fresh).then(|| BooleanArray::from(fresh)))
     }
@@ -81,7 +100,22 @@ impl DedupSet {
             let hash = self.hash(id.data());
             self.young.remove(&hash);
         }
+        self.overflow();
         Ok(())
+    }
+
+    fn overflow(&mut self) {
+        self.overflown = true;
+        self.fresh = Default::default();
+    }
+
+    pub fn window_us(&self) -> i64 {
+        self.window_us
+    }
+
+    /// True when ids are to be saved that [`DedupSet::save_ids`] does not know to be new.
+    pub fn is_overflown(&self) -> bool {
+        self.overflown
     }
 
     fn hash(&self, id: &[u8]) -> u128 {
@@ -89,26 +123,37 @@ impl DedupSet {
         a << 64 | b
     }
 
-    /// Writes the ids that are remembered.
-    ///
-    /// # Errors
-    /// Never, as of now.
-    pub fn save(&self, out: &mut StateWriter) -> dataflow::Result<()> {
+    /// Writes what it is besides its ids.
+    pub fn save_head(&self, out: &mut StateWriter) {
         out.u8(STATE_VERSION);
         self.seeds.iter().flatten().for_each(|seed| out.u64(*seed));
         out.u64(fingerprint(&self.hashers));
         out.i64(self.young_since_us);
-        for generation in [&self.young, &self.old] {
-            out.all(generation.iter(), |out, hash| out.i128(*hash as i128));
-        }
-        Ok(())
+        out.u64(self.generation);
     }
 
-    /// Remembers what was saved instead of what it remembered.
+    /// Writes all ids, or those that came since the last time; false when there are none.
+    pub fn save_ids(&mut self, all: bool, out: &mut StateWriter) -> bool {
+        out.u64(self.generation);
+        let fresh = std::mem::take(&mut self.fresh);
+        self.overflown = false;
+        if all {
+            for ids in [&self.young, &self.old] {
+                out.all(ids.iter(), |out, hash| out.i128(*hash as i128));
+            }
+            return !self.young.is_empty() || !self.old.is_empty();
+        }
+        for ids in &fresh {
+            out.all(ids.iter(), |out, hash| out.i128(*hash as i128));
+        }
+        fresh.iter().any(|ids| !ids.is_empty())
+    }
+
+    /// Begins anew with what [`DedupSet::save_head`] wrote; the ids come then.
     ///
     /// # Errors
-    /// When it was not written by [`DedupSet::save`] of this version, or here ids have other hashes.
-    pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+    /// When it was not written by this version, or here ids have other hashes.
+    pub fn load_head(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
         saved.version(STATE_VERSION)?;
         for seed in self.seeds.iter_mut().flatten() {
             *seed = saved.u64()?;
@@ -120,8 +165,25 @@ impl DedupSet {
             ));
         }
         self.young_since_us = saved.i64()?;
-        for generation in [&mut self.young, &mut self.old] {
-            *generation = saved.all(StateReader::i128)?.into_iter().map(|hash| hash as u128).collect();
+        self.generation = saved.u64()?;
+        (self.young, self.old) = Default::default();
+        Ok(())
+    }
+
+    /// Remembers ids that [`DedupSet::save_ids`] wrote, but for those that were forgotten since.
+    ///
+    /// # Errors
+    /// When they were not written by it.
+    pub fn load_ids(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
+        let generation = saved.u64()?;
+        for generation in [Some(generation), generation.checked_sub(1)] {
+            let ids = saved.all(StateReader::i128)?.into_iter().map(|hash| hash as u128);
+            let Some(generation) = generation else { continue };
+            match self.generation.checked_sub(generation) {
+                Some(0) => self.young.extend(ids),
+                Some(1) => self.old.extend(ids),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -165,6 +227,8 @@ pub struct Answer {
 pub struct Requests {
     answers: HashMap<(RelationId, String), Answer>,
     by_age: VecDeque<(i64, (RelationId, String))>,
+    /// So many of the newest were not saved yet.
+    unsaved: usize,
 }
 
 impl Requests {
@@ -187,18 +251,18 @@ impl Requests {
             self.answers.remove(key);
             self.by_age.pop_front();
         }
+        self.unsaved = self.unsaved.min(self.by_age.len());
         let key = (table, request.key.clone());
         self.answers.insert(key.clone(), answer);
         self.by_age.push_back((arrival_us, key));
+        self.unsaved += 1;
     }
 
-    /// Writes the requests that are remembered.
-    ///
-    /// # Errors
-    /// Never, as of now.
-    pub fn save(&self, out: &mut StateWriter) -> dataflow::Result<()> {
-        out.u8(STATE_VERSION);
-        out.all(self.by_age.iter(), |out, (age, key)| {
+    /// Writes all requests, or those that came since the last time; false when there are none.
+    pub fn save(&mut self, all: bool, out: &mut StateWriter) -> bool {
+        let count = if all { self.by_age.len() } else { self.unsaved };
+        self.unsaved = 0;
+        out.all(self.by_age.range(self.by_age.len() - count..), |out, (age, key)| {
             out.i64(*age);
             out.u32(key.0.0);
             out.text(&key.1);
@@ -209,16 +273,14 @@ impl Requests {
                 out.u64(answer.tick.0);
             });
         });
-        Ok(())
+        count > 0
     }
 
-    /// Remembers what was saved instead of what it remembered.
+    /// Remembers what [`Requests::save`] wrote, behind what was written before.
     ///
     /// # Errors
-    /// When it was not written by [`Requests::save`] of this version.
+    /// When it was not written by it.
     pub fn load(&mut self, saved: &mut StateReader<'_>) -> dataflow::Result<()> {
-        saved.version(STATE_VERSION)?;
-        *self = Requests::default();
         for _ in 0..saved.count()? {
             let age = saved.i64()?;
             let key = (RelationId(saved.u32()?), saved.text()?.to_string());

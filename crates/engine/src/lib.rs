@@ -24,6 +24,7 @@ mod provider;
 mod published;
 pub mod record;
 mod row_codec;
+mod seen;
 mod session;
 mod show;
 mod sources;

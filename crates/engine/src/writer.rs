@@ -13,21 +13,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use dataflow::{StateReader, StateWriter, Tick};
+use dataflow::Tick;
 use parking_lot::Mutex;
-use sql::{RelationId, SqlError, SqlState, TableDef};
-use std::collections::HashMap;
+use sql::{RelationId, SqlError, SqlState};
 use storage::log::{Location, Log, LogError, Offset};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Save;
-use crate::dedup::{Answer, DedupSet, Requests, keep};
+use crate::dedup::{Answer, keep};
 use crate::definition::Install;
 use crate::driver::{Measurements, Replace};
 use crate::record::{
     Definition, EncodedPart, Entry, KIND_CLOCK, KIND_DEFINITION, KIND_ROWS, RowsEntry, encode_part,
     encode_rows,
 };
+use crate::seen::Seen;
 
 /// What the log thread is asked to do.
 pub enum Request {
@@ -114,95 +114,6 @@ impl Default for LogFacts {
             clock_due_us: AtomicI64::new(i64::MAX),
             clock_us: AtomicI64::new(i64::MIN),
         }
-    }
-}
-
-/// Who was seen before, by table.
-#[derive(Default)]
-pub struct Seen {
-    pub requests: Requests,
-    pub dedup: HashMap<RelationId, DedupSet>,
-    /// Where the connectors of tables are to go on, behind what is durable.
-    pub positions: HashMap<RelationId, String>,
-}
-
-impl Seen {
-    pub fn add_table(&mut self, table: &TableDef) {
-        if let Some(set) = DedupSet::new(table) {
-            self.dedup.insert(table.id, set);
-        }
-    }
-
-    /// All that is remembered.
-    ///
-    /// # Errors
-    /// When something can't be written.
-    pub fn save(&self) -> dataflow::Result<Vec<u8>> {
-        let mut out = StateWriter::new();
-        out.u8(Seen::VERSION);
-        self.requests.save(&mut out)?;
-        out.count(self.dedup.len());
-        for (id, set) in &self.dedup {
-            out.u32(id.0);
-            // With its length, so that sets of tables that were dropped can be passed over.
-            let mut own = StateWriter::new();
-            set.save(&mut own)?;
-            out.bytes(&own.into_bytes());
-        }
-        out.all(self.positions.iter(), |out, (id, position)| {
-            out.u32(id.0);
-            out.text(position);
-        });
-        Ok(out.into_bytes())
-    }
-
-    /// Takes in what was saved; the tables are known already.
-    ///
-    /// # Errors
-    /// When it is not what [`Seen::save`] wrote.
-    pub fn load(&mut self, saved: &[u8]) -> dataflow::Result<()> {
-        let mut saved = StateReader::new(saved);
-        if saved.u8()? != Seen::VERSION {
-            return Err(dataflow::Error::State("who was seen is of another version".into()));
-        }
-        self.requests.load(&mut saved)?;
-        for _ in 0..saved.count()? {
-            let id = RelationId(saved.u32()?);
-            let mut own = StateReader::new(saved.bytes()?);
-            if let Some(set) = self.dedup.get_mut(&id) {
-                set.load(&mut own)?;
-                own.finish()?;
-            }
-        }
-        self.positions = saved
-            .all(|saved| Ok((RelationId(saved.u32()?), saved.text()?.to_string())))?
-            .into_iter()
-            .collect();
-        saved.finish()
-    }
-
-    const VERSION: u8 = 1;
-
-    /// Learns from a record that is in the log already.
-    pub fn replay(&mut self, entry: &RowsEntry, tick: Tick) -> Result<(), SqlError> {
-        for part in &entry.parts {
-            if let (Some(set), None) = (self.dedup.get_mut(&part.relation), &part.weights) {
-                set.admit(&part.rows, entry.arrival_us).map_err(|e| SqlError::internal(e.to_string()))?;
-            }
-        }
-        if let Some(request) = &entry.request {
-            let answer = Answer {
-                body_crc: request.body_crc,
-                accepted: entry.accepted,
-                duplicates: entry.duplicates,
-                tick,
-            };
-            self.requests.remember(entry.table, request, entry.arrival_us, answer);
-        }
-        if let Some(position) = &entry.position {
-            self.positions.insert(entry.table, position.clone());
-        }
-        Ok(())
     }
 }
 
@@ -336,6 +247,7 @@ impl Writer {
     fn append_rows(&mut self, request: RowsRequest, group: &mut GroupCommit) -> Result<Committed, SqlError> {
         let RowsRequest { mut entry, mut encoded, .. } = request;
         let table = entry.table;
+        self.seen.tell_time(entry.arrival_us);
         if let Some(key) = &entry.request
             && let Some(answer) = self.seen.requests.find(table, &key.key)
         {
@@ -466,11 +378,8 @@ impl Writer {
         }
         for (of, saver) in save_seen {
             let from = self.log.next_offset();
-            match self.seen.save() {
-                // The saver may have ended.
-                Ok(state) => drop(saver.send(Save::Seen { of, from, state })),
-                Err(error) => tracing::warn!(%error, "who was seen can't be saved"),
-            }
+            // The saver may have ended.
+            let _ = saver.send(Save::Seen { of, from, state: self.seen.save() });
         }
         for reply in measure {
             // The engine ends only after this thread.

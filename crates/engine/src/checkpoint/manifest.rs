@@ -35,7 +35,7 @@ pub struct Manifest {
     pub late_rows: u64,
     pub watermarks: Vec<u8>,
     /// Where tables' records are, and the clock's, in the order of the log.
-    pub history: Vec<Blob>,
+    pub history: Vec<HistoryEntry>,
     pub tables: Vec<TableEntry>,
     pub nodes: Vec<NodeEntry>,
     /// As of when the relations are.
@@ -45,7 +45,23 @@ pub struct Manifest {
     pub mark: u32,
     /// The record from which on dedup sets and requests are to be told.
     pub seen_from: Offset,
-    pub seen: Blob,
+    pub seen_head: Vec<u8>,
+    pub seen: Vec<SeenEntry>,
+}
+
+/// Records of a stretch of the log, up to the next entry.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    pub from: Offset,
+    pub records: Blob,
+}
+
+/// Who was seen in some stretch of the log.
+#[derive(Clone, Debug)]
+pub struct SeenEntry {
+    /// Nothing in it counts when a record comes at this time.
+    pub expires_us: i64,
+    pub pieces: Blob,
 }
 
 /// The rows of a table with a key, for the rows that come.
@@ -99,7 +115,10 @@ impl Manifest {
         });
         out.u64(self.late_rows);
         out.bytes(&self.watermarks);
-        out.all(self.history.iter(), save_blob);
+        out.all(self.history.iter(), |out, entry| {
+            out.u64(entry.from.0);
+            save_blob(out, &entry.records);
+        });
         out.all(self.tables.iter(), |out, table| {
             out.u32(table.id.0);
             out.u64(table.as_of.0);
@@ -118,7 +137,11 @@ impl Manifest {
         });
         out.u32(self.mark);
         out.u64(self.seen_from.0);
-        save_blob(&mut out, &self.seen);
+        out.bytes(&self.seen_head);
+        out.all(self.seen.iter(), |out, entry| {
+            out.i64(entry.expires_us);
+            save_blob(out, &entry.pieces);
+        });
         out.into_bytes()
     }
 
@@ -153,7 +176,8 @@ impl Manifest {
             })?,
             late_rows: saved.u64()?,
             watermarks: saved.bytes()?.to_vec(),
-            history: saved.all(load_blob)?,
+            history: saved
+                .all(|saved| Ok(HistoryEntry { from: Offset(saved.u64()?), records: load_blob(saved)? }))?,
             tables: saved.all(|saved| {
                 Ok(TableEntry { id: id(saved)?, as_of: Tick(saved.u64()?), state: load_blob(saved)? })
             })?,
@@ -171,7 +195,8 @@ impl Manifest {
             })?,
             mark: saved.u32()?,
             seen_from: Offset(saved.u64()?),
-            seen: load_blob(&mut saved)?,
+            seen_head: saved.bytes()?.to_vec(),
+            seen: saved.all(|saved| Ok(SeenEntry { expires_us: saved.i64()?, pieces: load_blob(saved)? }))?,
         };
         saved.finish()?;
         Ok(manifest)
@@ -182,7 +207,9 @@ impl Manifest {
         let nodes = self.nodes.iter().flat_map(|node| &node.shards);
         let relations = self.relations.iter().flat_map(|relation| &relation.parts);
         let tables = self.tables.iter().map(|table| &table.state);
-        self.history.iter().chain(tables).chain(nodes).chain(relations).chain([&self.seen])
+        let history = self.history.iter().map(|entry| &entry.records);
+        let seen = self.seen.iter().map(|entry| &entry.pieces);
+        history.chain(tables).chain(nodes).chain(relations).chain(seen)
     }
 
     /// The ticks at which something was saved: a replay's steps end there.

@@ -3,18 +3,19 @@
 //! It gets states from the engine's and the log's thread as they are saved, and at last the [`Draft`] that says what they
 //! are. It alone waits for the disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
-use dataflow::{Error, Result, StateWriter, Tick};
+use dataflow::{Error, Result, StateReader, StateWriter, Tick};
 use sql::RelationId;
 use storage::checkpoints::{Blob, BlobReader, CheckpointError, CheckpointWriter, Checkpoints};
 use storage::log::{LogReader, Offset};
 
-use super::{Manifest, NodeEntry, RelationEntry, TableEntry};
+use super::{HistoryEntry, Manifest, NodeEntry, RelationEntry, SeenEntry, TableEntry};
 use crate::circuit::NodeState;
+use crate::seen::{SeenPiece, SeenState};
 use crate::view_store::{Image, PartId};
 
 /// A file of states of which less than a part in so many is still needed is written anew.
@@ -29,7 +30,7 @@ pub enum Save {
     Seen {
         of: u64,
         from: Offset,
-        state: Vec<u8>,
+        state: SeenState,
     },
     Finish(u64, Box<Draft>),
 }
@@ -47,7 +48,7 @@ pub enum Where {
 pub struct Draft {
     /// All that has no place.
     pub manifest: Manifest,
-    pub history: Vec<Where>,
+    pub history: Vec<(Offset, Where)>,
     pub tables: Vec<(RelationId, Tick, Where)>,
     pub nodes: Vec<(NodeState, Vec<Where>)>,
     /// With the number of rows of relations that are read from the log.
@@ -76,6 +77,8 @@ pub struct Saver {
     reader: LogReader,
     last: Option<(u64, Arc<Manifest>)>,
     parts: HashMap<PartId, Blob>,
+    /// Who was seen since the last checkpoint, told with those that came to nothing, too.
+    unsaved: Vec<SeenPiece>,
     /// Bytes of states that were told and are not written yet.
     waiting: Arc<AtomicUsize>,
     running: Option<Running>,
@@ -88,7 +91,7 @@ struct Running {
     /// What went wrong first.
     writer: std::result::Result<CheckpointWriter, CheckpointError>,
     told: Vec<Blob>,
-    seen: Option<(Offset, Vec<u8>)>,
+    seen: Option<(Offset, SeenState)>,
     draft: Option<Box<Draft>>,
 }
 
@@ -105,6 +108,7 @@ impl Saver {
             reader,
             last: restored.last,
             parts: restored.parts,
+            unsaved: Vec::new(),
             waiting,
             running: None,
         }
@@ -145,7 +149,13 @@ impl Saver {
                 }
                 self.waiting.fetch_sub(state.len(), Ordering::Relaxed);
             }
-            Save::Seen { of, from, state } => {
+            Save::Seen { of, from, mut state } => {
+                if let Some(piece) = state.piece.take() {
+                    if piece.whole {
+                        self.unsaved.clear();
+                    }
+                    self.unsaved.push(piece);
+                }
                 if let Some(running) = self.running.as_mut().filter(|running| running.of == of) {
                     running.seen = Some((from, state));
                 }
@@ -165,6 +175,29 @@ impl Saver {
             number.inspect(|number| self.checkpoints.discard(*number));
         }
         Some((of, outcome))
+    }
+
+    /// Writes who was seen since the last checkpoint, with what is about as much of before.
+    fn save_seen(&mut self, newest_us: i64, writer: &mut CheckpointWriter) -> Result<Vec<SeenEntry>> {
+        let whole = self.unsaved.first().is_some_and(|piece| piece.whole);
+        let before = self.last.iter().filter(|_| !whole).flat_map(|(_, last)| &last.seen);
+        let mut kept: Vec<SeenEntry> = before.filter(|e| e.expires_us > newest_us).cloned().collect();
+        let Some(mut expires_us) = self.unsaved.iter().map(|piece| piece.expires_us).max() else {
+            return Ok(kept);
+        };
+        let mut pieces: VecDeque<Vec<u8>> = self.unsaved.iter().map(|piece| piece.bytes.clone()).collect();
+        let mut bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        while let Some(entry) = kept.pop_if(|entry| entry.pieces.length <= 2 * bytes) {
+            let joined = self.blobs.read(&entry.pieces).map_err(unwritten)?;
+            pieces_of(&joined)?.into_iter().rev().for_each(|piece| pieces.push_front(piece.to_vec()));
+            expires_us = expires_us.max(entry.expires_us);
+            bytes += entry.pieces.length;
+        }
+        let mut out = StateWriter::new();
+        out.all(pieces.iter(), |out, piece| out.bytes(piece));
+        let pieces = writer.put(&out.into_bytes()).map_err(unwritten)?;
+        kept.push(SeenEntry { expires_us, pieces });
+        Ok(kept)
     }
 
     fn discard_running(&mut self) {
@@ -191,7 +224,9 @@ impl Saver {
             Where::Kept(blob) => Ok(blob),
         };
         let w = &mut writer;
-        manifest.history = history.into_iter().map(|at| place(at, w)).collect::<Result<_>>()?;
+        for (from, at) in history {
+            manifest.history.push(HistoryEntry { from, records: place(at, w)? });
+        }
         for (id, as_of, at) in tables {
             manifest.tables.push(TableEntry { id, as_of, state: place(at, w)? });
         }
@@ -223,10 +258,12 @@ impl Saver {
         }
         manifest.mark = mark_of(&self.reader, manifest.published)?;
         manifest.seen_from = seen_from;
-        manifest.seen = writer.put(&seen).map_err(unwritten)?;
+        manifest.seen_head = seen.head;
+        manifest.seen = self.save_seen(seen.newest_us, &mut writer)?;
         let number = writer.number();
         writer.commit(&manifest.save()).map_err(unwritten)?;
         let manifest = Arc::new(manifest);
+        self.unsaved.clear();
         let before = self.last.replace((number, Arc::clone(&manifest)));
         self.parts = parts;
         let kept = before.iter().chain(&self.last);
@@ -243,12 +280,12 @@ impl Saver {
     /// Files that hold little that is still needed: it moves to the new one, so that they can go.
     fn sparse_files(
         &self,
-        history: &[Where],
+        history: &[(Offset, Where)],
         tables: &[(RelationId, Tick, Where)],
         nodes: &[(NodeState, Vec<Where>)],
         relations: &[(RelationId, Image, u64)],
     ) -> BTreeSet<u64> {
-        let told = history.iter().chain(tables.iter().map(|(_, _, at)| at));
+        let told = history.iter().map(|(_, at)| at).chain(tables.iter().map(|(_, _, at)| at));
         let told = told.chain(nodes.iter().flat_map(|(_, shards)| shards));
         let kept = told.filter_map(|at| match at {
             Where::Kept(blob) => Some(blob),
@@ -278,6 +315,17 @@ impl Running {
             Err(error) => self.writer = Err(error),
         }
     }
+}
+
+/// The pieces that were written together.
+///
+/// # Errors
+/// When they were not written by this version.
+pub fn pieces_of(saved: &[u8]) -> Result<Vec<&[u8]>> {
+    let mut saved = StateReader::new(saved);
+    let pieces = saved.all(StateReader::bytes)?;
+    saved.finish()?;
+    Ok(pieces)
 }
 
 /// What tells the log's last record before a tick from another one at its place; 0 before the first.

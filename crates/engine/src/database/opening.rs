@@ -11,12 +11,13 @@ use storage::log::{LogReader, LogRecord, Offset};
 
 use super::log_error;
 use crate::api::Batching;
-use crate::checkpoint::{Manifest, Restored, mark_of};
+use crate::checkpoint::{Manifest, Restored, mark_of, pieces_of};
 use crate::definition::{DefinitionPlanner, Install};
 use crate::driver::{Driver, Jobs, Shared, Statistics};
 use crate::published::Published;
 use crate::record::{Definition, Entry, KIND_DEFINITION, Schemas, decode, schemas};
-use crate::writer::{LogFacts, Logged, Seen, tick_after};
+use crate::seen::Seen;
+use crate::writer::{LogFacts, Logged, tick_after};
 
 /// What every attempt to start has.
 pub(super) struct Start<'a> {
@@ -117,9 +118,13 @@ impl Start<'_> {
         let parts = driver.restore(&manifest, &mut blobs).map_err(unusable)?;
         let mut seen = Seen::default();
         shared.catalog.read().tables.values().for_each(|table| seen.add_table(table));
-        let state = blobs.read(&manifest.seen);
-        let state = state.map_err(|error| unusable(Error::State(error.to_string())))?;
-        seen.load(&state).map_err(unusable)?;
+        seen.load_head(&manifest.seen_head).map_err(unusable)?;
+        for entry in &manifest.seen {
+            let pieces = blobs.read(&entry.pieces);
+            let pieces = pieces.map_err(|error| unusable(Error::State(error.to_string())))?;
+            let pieces = pieces_of(&pieces).map_err(unusable)?;
+            pieces.into_iter().try_for_each(|piece| seen.load_piece(piece)).map_err(unusable)?;
+        }
 
         let mut known = Self::schemas(&shared);
         for record in self.reader.records(manifest.start.min(manifest.seen_from)) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dataflow::{StateWriter, Tick};
 use sql::{RelationId, SqlError, SqlState};
 use storage::checkpoints::Blob;
+use storage::log::Offset;
 use tokio::sync::oneshot;
 
 use super::Driver;
@@ -25,8 +26,6 @@ const WAITING_BYTES_MAX: usize = 256 << 20;
 const BUSY_MAX: Duration = Duration::from_secs(1);
 /// ... and so many times as long has passed as the last one took.
 const DURATIONS_BETWEEN: u32 = 4;
-/// Pieces of the list of records; more are joined.
-const HISTORY_PIECES_MAX: usize = 32;
 /// A checkpoint that failed is tried again after so long, then after twice as long, and so on: on a full disk each takes
 /// space that the log may need.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -200,7 +199,8 @@ impl Driver {
         if checkpointing.running.is_some() || !checkpointing.asked.is_empty() {
             // Views that are being built are waited for.
             let slowly = self.batching.save_nodes != usize::MAX;
-            let pause = if self.is_building() { 10 } else { u64::from(slowly) };
+            let waits = self.is_building() || !self.rests();
+            let pause = if waits { 10 } else { u64::from(slowly) };
             return Some(Duration::from_millis(pause));
         }
         let wanted = checkpointing.stale && !checkpointing.interval.is_zero();
@@ -214,7 +214,7 @@ impl Driver {
             self.statistics.checkpoints = checkpointing.status.clone();
             self.shared.statistics.write().checkpoints = checkpointing.status.clone();
         }
-        let rests = !self.stepper.has_pending() && self.changes.is_empty();
+        let rests = self.rests();
         if !checkpointing.is_running() && checkpointing.is_due() && rests && !self.is_building() {
             self.begin_checkpoint(&mut checkpointing);
         }
@@ -226,6 +226,11 @@ impl Driver {
             }
         }
         self.checkpointing = Some(checkpointing);
+    }
+
+    /// Nothing that was fed waits for its step, and nothing that was done for its tick.
+    fn rests(&self) -> bool {
+        !self.stepper.has_pending() && self.changes.is_empty()
     }
 
     fn begin_checkpoint(&mut self, checkpointing: &mut Checkpointing) {
@@ -260,7 +265,8 @@ impl Driver {
             relations: Vec::new(),
             mark: 0,
             seen_from: self.next,
-            seen: Blob::default(),
+            seen_head: Vec::new(),
+            seen: Vec::new(),
         };
         let tables = self.stepper.keyed_tables().into_iter().map(Left::Table);
         let nodes = self.stepper.circuit.stateful().into_iter().map(Left::Node);
@@ -273,16 +279,17 @@ impl Driver {
             relations: Vec::new(),
         };
         let mut running = Running { draft, left, told: 0 };
-        let kept = checkpointing.last.as_ref().filter(|last| last.history.len() < HISTORY_PIECES_MAX);
-        let from = match kept {
-            Some(last) => {
-                running.draft.history.extend(last.history.iter().map(|blob| Where::Kept(*blob)));
-                last.start
-            }
-            None => storage::log::Offset(0),
-        };
-        let piece = self.save_history(from);
-        running.draft.history.push(checkpointing.told(&mut running.told, piece));
+        let mut kept = checkpointing.last.as_ref().map(|last| last.history.clone()).unwrap_or_default();
+        let mut from = checkpointing.last.as_ref().map_or(Offset(0), |last| last.start);
+        let mut records = self.save_history(from);
+        // Stretches of about the same length are joined, so that there are few and each is written seldom.
+        while let Some(before) = kept.pop_if(|before| before.records.length <= 2 * records.len() as u64) {
+            from = before.from;
+            records = self.save_history(from);
+        }
+        running.draft.history =
+            kept.into_iter().map(|entry| (entry.from, Where::Kept(entry.records))).collect();
+        running.draft.history.push((from, checkpointing.told(&mut running.told, records)));
         checkpointing.running = Some(running);
     }
 

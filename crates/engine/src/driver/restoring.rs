@@ -31,8 +31,8 @@ impl Driver {
             return Err(Error::State("it was written on a machine with another hash function".into()));
         }
         let mut read = |blob: &Blob| blobs.read(blob).map_err(|error| Error::State(error.to_string()));
-        for piece in &manifest.history {
-            self.load_history(&read(piece)?)?;
+        for entry in &manifest.history {
+            self.load_history(&read(&entry.records)?)?;
         }
         let mut tables: HashMap<RelationId, _> = manifest.tables.iter().map(|t| (t.id, t)).collect();
         for id in self.stepper.keyed_tables() {

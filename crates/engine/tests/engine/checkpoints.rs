@@ -160,6 +160,15 @@ fn who_was_seen_is_remembered() {
     let status = db.database().status();
     let e = status.tables.iter().find(|(name, _)| *name == "e").unwrap().1;
     assert_eq!((e.rows_accepted, e.rows_duplicate), (5, 2));
+    // Saved in pieces, of which each restart reads all.
+    for n in 6..12 {
+        db.run(&format!("INSERT INTO e VALUES ('{n}', {n}), ('a', 9)"));
+        db.run("CHECKPOINT");
+        db.restart();
+        db.run("INSERT INTO e SELECT g::text, 0 FROM generate_series(6, 11) AS g WHERE g <= (SELECT max(n) FROM e)");
+        assert!(db.ingest("e", rows(), meta()).unwrap().replayed);
+        assert_eq!(db.run("SELECT count(*), max(n) FROM e"), [format!("{n} | {n}")]);
+    }
 }
 
 /// A view that failed stays as it was, with its reason, and can be dropped; one that could not be built is built.
