@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import urllib.request
 
 from checks import Skip, check, expect, expect_in, main
 
@@ -93,6 +94,19 @@ def psql_copies_files_in(arguments):
     expect_in("rejected_rows", done.stderr)
     plain(arguments, "FLUSH")
     expect(plain(arguments, "SELECT * FROM psql_copy ORDER BY id"), ["1|x, y", "2|ü"])
+
+
+@check
+def psql_checkpoints(arguments):
+    plain(arguments, "CREATE TABLE psql_checkpoint (id BIGINT PRIMARY KEY)")
+    plain(arguments, "INSERT INTO psql_checkpoint SELECT * FROM generate_series(1, 100)")
+    expect(plain(arguments, "CHECKPOINT"), ["CHECKPOINT"])
+    with urllib.request.urlopen(f"http://{arguments.http}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    figures = dict(line.split(" ") for line in lines if line.startswith("shopstream_checkpoint"))
+    if int(figures["shopstream_checkpoint_records"]) < 2 or int(figures["shopstream_checkpoints_total"]) < 1:
+        raise AssertionError(f"a checkpoint is counted: {figures}")
+    expect(figures["shopstream_checkpoints_failed_total"], "0")
 
 
 @check

@@ -346,6 +346,9 @@ impl Driver {
             let rows = RowsSchema::of(table);
             self.stepper.redefine_table(Arc::clone(table))?;
             self.shared.published.redefine(table.id, &rows)?;
+            for (_, change) in self.changes.changes.iter_mut().filter(|(id, _)| *id == table.id) {
+                *change = change.with_rows(rows.widen(change.rows().clone())?);
+            }
             self.altered.insert(table.id, rows);
         }
         for view in &changed.views {

@@ -1,5 +1,6 @@
 //! From what is on disk to an engine that is where the log ends.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use dataflow::{Error, Tick};
@@ -53,7 +54,10 @@ impl Start<'_> {
                 }
                 continue;
             };
-            match self.open_checkpoint(checkpoints, checkpoint) {
+            // A state that says nonsense although its checksum is right must not keep the log from being read.
+            let opened = catch_unwind(AssertUnwindSafe(|| self.open_checkpoint(checkpoints, checkpoint)));
+            let opened = opened.unwrap_or_else(|_| Err(SqlError::internal("opening it failed")));
+            match opened {
                 Ok(started) => {
                     let records = self.reader.next_offset().0 - started.restored.start();
                     tracing::info!(

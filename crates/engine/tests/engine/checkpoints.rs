@@ -185,6 +185,27 @@ fn views_that_stopped_or_were_not_built() {
     check(&db);
 }
 
+/// Rows that came before a column, in the same stretch that is read again.
+#[test]
+fn definitions_behind_a_checkpoint() {
+    let mut db = with_data();
+    db.run("CHECKPOINT");
+    db.run("INSERT INTO t VALUES (1000, 1, 1); DELETE FROM t WHERE id = 5");
+    db.run("ALTER TABLE t ADD COLUMN note TEXT DEFAULT 'none'");
+    db.run("INSERT INTO t VALUES (1001, 1, 1, 'new')");
+    db.run("CREATE MATERIALIZED VIEW notes AS SELECT note, count(*) AS n FROM t GROUP BY note");
+    db.run("DROP MATERIALIZED VIEW pairs; ALTER TABLE t RENAME TO things");
+    db.run("INSERT INTO things VALUES (1002, 1, 1, 'new')");
+    db.restart();
+    assert!(db.database().started_from().0 > 0);
+    assert_eq!(db.run("SELECT * FROM notes"), ["new | 2", "none | 300"]);
+    assert_eq!(
+        db.run("SELECT k, v, note FROM things WHERE id >= 1000"),
+        ["1 | 1 | new", "1 | 1 | new", "1 | 1 | none"]
+    );
+    assert!(db.error("SELECT * FROM pairs").message.contains("pairs"));
+}
+
 /// Checkpoints all the time, a node between two steps, while rows come.
 #[test]
 fn saved_while_everything_moves() {
