@@ -51,10 +51,10 @@ impl Harness {
 
     /// Cuts the power. What was not synced may be lost, wholly or in part.
     pub fn crash(&mut self) {
-        if let Some(disk) = &self.disk {
-            disk.crash();
-        }
+        // Threads that still run must not write to the disk of the next life.
+        self.disk.iter().for_each(FaultyDisk::power_off);
         self.database = None;
+        self.disk.iter().for_each(FaultyDisk::crash);
     }
 
     /// Restarts with other numbers of workers and rows at once, from a checkpoint or not.

@@ -144,6 +144,15 @@ impl FaultyDisk {
         state.down = false;
     }
 
+    /// Cuts the power; everything fails until [`FaultyDisk::crash`] turns it on again.
+    pub fn power_off(&self) {
+        let mut state = self.state.lock();
+        if !state.down {
+            state.power_cut();
+        }
+        state.down = true;
+    }
+
     /// Cuts the power during the `nth` changing operation from now on; everything fails until
     /// [`FaultyDisk::crash`] turns it on again.
     pub fn crash_at(&self, nth: u64) {
