@@ -41,6 +41,23 @@ impl Harness {
         harness
     }
 
+    /// On a copy of these files.
+    pub fn copied(folder: &std::path::Path) -> Harness {
+        let mut harness = Harness::new(2);
+        harness.database = None;
+        for part in ["log", "checkpoints"] {
+            let (from, to) = (folder.join(part), harness.directory.path().join(part));
+            std::fs::remove_dir_all(&to).unwrap();
+            std::fs::create_dir(&to).unwrap();
+            for file in std::fs::read_dir(from).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+        harness.restart();
+        harness
+    }
+
     /// On a disk that fails when it is told to.
     pub fn on(disk: &FaultyDisk) -> Harness {
         let mut harness = Harness::new(1);

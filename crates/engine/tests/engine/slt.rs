@@ -93,6 +93,29 @@ fn run(workers: usize, restarts: impl Fn() -> Restarts) {
     }
 }
 
+/// With the checkpoints that they have, and without.
+#[test]
+fn data_directories_of_earlier_versions() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/data");
+    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let expected: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|e| e == "slt")).collect();
+    assert!(!expected.is_empty(), "there are fixtures");
+    for file in expected {
+        for with_checkpoints in [true, false] {
+            let mut runner = Runner::new(|| async {
+                let mut harness = Harness::copied(&file.with_extension(""));
+                if !with_checkpoints {
+                    std::fs::remove_dir_all(harness.directory.path().join("checkpoints")).unwrap();
+                    harness.restart();
+                    assert_eq!(harness.database().started_from().0, 0);
+                }
+                Ok(Db { harness, restarts: Restarts::None })
+            });
+            runner.run_file(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        }
+    }
+}
+
 #[test]
 fn as_written() {
     run(1, || Restarts::None);
