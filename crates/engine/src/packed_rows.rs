@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A row format in order pads text to blocks and gives each value a byte for NULL; where rows are kept by the million,
-//! that is a third of them. Equal rows have equal bytes; floats are equal when their bits are.
+//! that is much of them. Equal rows have equal bytes; floats are equal when their bits are.
 //!
 //! Rule: bytes are only decoded by a codec of the same column types that wrote them.
 
