@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use dataflow::{Error, Result, StateReader, StateWriter, Tick};
+use dataflow::{Result, StateReader, StateWriter, Tick};
 use sql::{RelationId, SqlError, TableDef};
 
 use crate::dedup::{Answer, DedupSet, Requests};
@@ -87,9 +87,7 @@ impl Seen {
     /// When it is not what [`Seen::save`] wrote.
     pub fn load_head(&mut self, head: &[u8]) -> Result<()> {
         let mut saved = StateReader::new(head);
-        if saved.u8()? != VERSION {
-            return Err(Error::State("who was seen is of another version".into()));
-        }
+        saved.version(VERSION)?;
         self.newest_us = saved.i64()?;
         for _ in 0..saved.count()? {
             let id = RelationId(saved.u32()?);
@@ -127,6 +125,14 @@ impl Seen {
         self.newest_us = self.newest_us.max(arrival_us);
     }
 
+    /// The request that brought the rows, if it had a key, gets this answer again.
+    pub fn remember_request(&mut self, entry: &RowsEntry, tick: Tick) {
+        let Some(request) = &entry.request else { return };
+        let (accepted, duplicates) = (entry.accepted, entry.duplicates);
+        let answer = Answer { body_crc: request.body_crc, accepted, duplicates, tick };
+        self.requests.remember(entry.table, request, entry.arrival_us, answer);
+    }
+
     /// Learns from a record that is in the log already.
     ///
     /// # Errors
@@ -138,15 +144,7 @@ impl Seen {
                 set.admit(&part.rows, entry.arrival_us).map_err(|e| SqlError::internal(e.to_string()))?;
             }
         }
-        if let Some(request) = &entry.request {
-            let answer = Answer {
-                body_crc: request.body_crc,
-                accepted: entry.accepted,
-                duplicates: entry.duplicates,
-                tick,
-            };
-            self.requests.remember(entry.table, request, entry.arrival_us, answer);
-        }
+        self.remember_request(entry, tick);
         if let Some(position) = &entry.position {
             self.positions.insert(entry.table, position.clone());
         }

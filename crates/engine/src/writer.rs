@@ -20,7 +20,7 @@ use storage::log::{Location, Log, LogError, Offset};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Save;
-use crate::dedup::{Answer, keep};
+use crate::dedup::keep;
 use crate::definition::Install;
 use crate::driver::{Measurements, Replace};
 use crate::record::{
@@ -294,15 +294,7 @@ impl Writer {
         let payload = encode_rows(&entry, &encoded);
         let (offset, location) = self.append(KIND_ROWS, table.0, &payload, group)?;
         let tick = tick_after(offset);
-        if let Some(request) = &entry.request {
-            let answer = Answer {
-                body_crc: request.body_crc,
-                accepted: entry.accepted,
-                duplicates: entry.duplicates,
-                tick,
-            };
-            self.seen.requests.remember(table, request, entry.arrival_us, answer);
-        }
+        self.seen.remember_request(&entry, tick);
         let committed =
             Committed { tick, accepted: entry.accepted, duplicates: entry.duplicates, replayed: false };
         group.logged.push(Logged { offset, location, entry: Entry::Rows(entry), install: None });

@@ -169,7 +169,7 @@ impl Saver {
         let ready = |running: &Running| running.draft.is_some() && running.seen.is_some();
         let running = self.running.take_if(|running| ready(running))?;
         let of = running.of;
-        let number = running.number();
+        let number = running.number;
         let outcome = self.finish(running);
         if outcome.is_err() {
             number.inspect(|number| self.checkpoints.discard(*number));
@@ -178,13 +178,16 @@ impl Saver {
     }
 
     /// Writes who was seen since the last checkpoint, with what is about as much of before.
-    fn save_seen(&mut self, newest_us: i64, writer: &mut CheckpointWriter) -> Result<Vec<SeenEntry>> {
+    fn save_seen(
+        &mut self,
+        newest_us: i64,
+        sparse: &BTreeSet<u64>,
+        writer: &mut CheckpointWriter,
+    ) -> Result<Vec<SeenEntry>> {
         let whole = self.unsaved.first().is_some_and(|piece| piece.whole);
         let before = self.last.iter().filter(|_| !whole).flat_map(|(_, last)| &last.seen);
         let mut kept: Vec<SeenEntry> = before.filter(|e| e.expires_us > newest_us).cloned().collect();
-        let Some(mut expires_us) = self.unsaved.iter().map(|piece| piece.expires_us).max() else {
-            return Ok(kept);
-        };
+        let mut expires_us = self.unsaved.iter().map(|piece| piece.expires_us).max().unwrap_or(i64::MIN);
         let mut pieces: VecDeque<Vec<u8>> = self.unsaved.iter().map(|piece| piece.bytes.clone()).collect();
         let mut bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         while let Some(entry) = kept.pop_if(|entry| entry.pieces.length <= 2 * bytes) {
@@ -192,6 +195,13 @@ impl Saver {
             pieces_of(&joined)?.into_iter().rev().for_each(|piece| pieces.push_front(piece.to_vec()));
             expires_us = expires_us.max(entry.expires_us);
             bytes += entry.pieces.length;
+        }
+        for entry in kept.iter_mut().filter(|entry| sparse.contains(&entry.pieces.file)) {
+            let pieces = self.blobs.read(&entry.pieces).map_err(unwritten)?;
+            entry.pieces = writer.put(&pieces).map_err(unwritten)?;
+        }
+        if pieces.is_empty() {
+            return Ok(kept);
         }
         let mut out = StateWriter::new();
         out.all(pieces.iter(), |out, piece| out.bytes(piece));
@@ -201,7 +211,7 @@ impl Saver {
     }
 
     fn discard_running(&mut self) {
-        let number = self.running.take().and_then(|running| running.number());
+        let number = self.running.take().and_then(|running| running.number);
         number.inspect(|number| self.checkpoints.discard(*number));
     }
 
@@ -259,7 +269,7 @@ impl Saver {
         manifest.mark = mark_of(&self.reader, manifest.published)?;
         manifest.seen_from = seen_from;
         manifest.seen_head = seen.head;
-        manifest.seen = self.save_seen(seen.newest_us, &mut writer)?;
+        manifest.seen = self.save_seen(seen.newest_us, &sparse, &mut writer)?;
         let number = writer.number();
         writer.commit(&manifest.save()).map_err(unwritten)?;
         let manifest = Arc::new(manifest);
@@ -292,8 +302,9 @@ impl Saver {
             Where::Told(_) => None,
         });
         let parts = relations.iter().flat_map(|(_, image, _)| &image.parts);
+        let seen = self.last.iter().flat_map(|(_, last)| &last.seen).map(|entry| &entry.pieces);
         let mut live: BTreeMap<u64, u64> = BTreeMap::new();
-        for blob in kept.chain(parts.filter_map(|part| self.parts.get(&part.id))) {
+        for blob in kept.chain(parts.filter_map(|part| self.parts.get(&part.id))).chain(seen) {
             *live.entry(blob.file).or_default() += blob.length;
         }
         let sparse = |(file, live): &(&u64, &u64)| {
@@ -304,10 +315,6 @@ impl Saver {
 }
 
 impl Running {
-    fn number(&self) -> Option<u64> {
-        self.number
-    }
-
     fn told(&mut self, state: &[u8]) {
         let Ok(writer) = &mut self.writer else { return };
         match writer.put(state) {

@@ -123,9 +123,7 @@ impl Driver {
 
     fn load_history(&mut self, saved: &[u8]) -> Result<()> {
         let mut saved = StateReader::new(saved);
-        if saved.u8()? != HISTORY_VERSION {
-            return Err(Error::State("the list of records is of another version".into()));
-        }
+        saved.version(HISTORY_VERSION)?;
         let tables = saved.all(|saved| {
             let id = RelationId(saved.u32()?);
             let mut before = 0;

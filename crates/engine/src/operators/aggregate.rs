@@ -325,15 +325,6 @@ impl Aggregate {
 /// Of the form in which groups are saved.
 pub(super) const STATE_VERSION: u8 = 1;
 
-/// # Errors
-/// If the state that starts here is of a version that this one does not know.
-pub(super) fn check_version(saved: &mut StateReader<'_>) -> Result<()> {
-    match saved.u8()? {
-        STATE_VERSION => Ok(()),
-        other => Err(Error::State(format!("an aggregate of version {other} is not known"))),
-    }
-}
-
 pub(super) fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _))
 }
@@ -378,7 +369,7 @@ impl Operator for Aggregate {
     }
 
     fn load(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
-        check_version(saved)?;
+        saved.version(STATE_VERSION)?;
         self.closed_through = self.closed_through.max(Watermark(saved.i64()?));
         self.started |= saved.bool()?;
         self.shrinks |= saved.bool()?;

@@ -171,6 +171,22 @@ fn who_was_seen_is_remembered() {
     }
 }
 
+/// A few ids do not hold on to all that was saved beside them.
+#[test]
+fn what_nobody_needs_any_more_goes() {
+    let db = with_data();
+    db.run("CREATE TABLE e (id BIGINT) APPEND ONLY WITH (dedup_key = 'id')");
+    let size =
+        |db: &Harness| files(db, "blobs-").iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
+    db.run("CHECKPOINT");
+    let first = size(&db);
+    for n in 0..40 {
+        db.run(&format!("UPDATE t SET v = {n}; INSERT INTO e VALUES ({n})"));
+        db.run("CHECKPOINT");
+    }
+    assert!(size(&db) < 5 * first, "{} bytes after {first}", size(&db));
+}
+
 /// A view that failed stays as it was, with its reason, and can be dropped; one that could not be built is built.
 #[test]
 fn views_that_stopped_or_were_not_built() {

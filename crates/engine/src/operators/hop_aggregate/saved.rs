@@ -5,8 +5,8 @@ use dataflow::{KeyPart, Result, StateReader, StateWriter, Watermark};
 
 use super::{HopAggregate, Running};
 use crate::operators::Emit;
+use crate::operators::aggregate::STATE_VERSION;
 use crate::operators::aggregate::columns::damaged;
-use crate::operators::aggregate::{STATE_VERSION, check_version};
 
 impl HopAggregate {
     pub(super) fn save_part(&self, part: KeyPart<'_>, out: &mut StateWriter) -> Result<()> {
@@ -27,7 +27,7 @@ impl HopAggregate {
     }
 
     pub(super) fn load_part(&mut self, saved: &mut StateReader<'_>) -> Result<()> {
-        check_version(saved)?;
+        saved.version(STATE_VERSION)?;
         self.closed_through = self.closed_through.max(Watermark(saved.i64()?));
         self.shrinks |= saved.bool()?;
         let (from, to) = (saved.i64()?, saved.i64()?);
